@@ -1,0 +1,28 @@
+"""What differs between the backends: one file a backend, the same functions in each.
+
+`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; each file's
+docstrings say what they promise.
+"""
+
+import importlib
+
+import keras
+
+from keras_vpgc.errors import VPGCError
+
+_NAME = keras.backend.backend()
+if _NAME not in ("jax", "tensorflow", "torch"):
+    raise VPGCError(
+        f"keras_vpgc cannot train on the Keras backend {_NAME!r}: set KERAS_BACKEND to jax, "
+        "tensorflow or torch."
+    )
+_module = importlib.import_module(f"keras_vpgc.backend.{_NAME}")
+
+vjp = _module.vjp
+value_and_grad = _module.value_and_grad
+train_step = _module.train_step
+test_step = _module.test_step
+compiled = _module.compiled
+jit_by_default = _module.jit_by_default
+
+__all__ = ["compiled", "jit_by_default", "test_step", "train_step", "value_and_grad", "vjp"]

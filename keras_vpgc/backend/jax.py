@@ -1,0 +1,114 @@
+"""Gradients, custom steps and compiled inference on JAX."""
+
+import jax
+import keras
+
+# The scopes of the steps that are being traced, with the variables they carry.
+_steps: list = []
+
+
+def _current(variable):
+    for scope, _ in reversed(_steps):
+        value = scope.get_current_value(variable)
+        if value is not None:
+            return value
+    return variable.value
+
+
+def vjp(function, variables):
+    """Run `function()` and get the map from output cotangents to the variables' gradients.
+
+    Args:
+        function: Takes nothing, returns a flat tuple of float tensors.
+        variables: List of Keras variables.
+
+    Returns:
+        Pair of the outputs and `pullback(cotangents) -> list of gradients`.
+    """
+    chosen = {id(v) for v in variables}
+    others = [v for _, known in _steps[-1:] for v in known if id(v) not in chosen]
+
+    def pure(values):
+        mapping = [(v, _current(v)) for v in others] + list(zip(variables, values, strict=True))
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        with scope:
+            outputs = function()
+        # Random states and the like may have moved.
+        return outputs, [scope.get_current_value(v) for v in others]
+
+    outputs, pull, moved = jax.vjp(pure, [_current(v) for v in variables], has_aux=True)
+    for variable, value in zip(others, moved, strict=True):
+        variable.assign(value)
+    return outputs, lambda cotangents: pull(tuple(cotangents))[0]
+
+
+def value_and_grad(function, tensors):
+    """Value of a scalar function of tensors, and its gradients.
+
+    Args:
+        function: Takes the tensors, returns `(scalar, aux)`.
+        tensors: List of float tensors.
+
+    Returns:
+        `(scalar, aux, gradients)`.
+    """
+    arguments = tuple(range(len(tensors)))
+    (value, aux), grads = jax.value_and_grad(function, argnums=arguments, has_aux=True)(*tensors)
+    return value, aux, list(grads)
+
+
+def train_step(model, function, state, data):
+    """`model.train_step` out of a stateful `function(data) -> logs`."""
+    variables = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    return _stateless(variables, function, state, data)
+
+
+def test_step(model, function, state, data):
+    """`model.test_step` out of a stateful `function(data) -> logs`."""
+    variables = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)
+    return _stateless(variables, function, state, data)
+
+
+def _stateless(variables, function, state, data):
+    mapping = [
+        pair
+        for group, values in zip(variables, state, strict=True)
+        for pair in zip(group, values, strict=True)
+    ]
+    scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+    _steps.append((scope, [v for v, _ in mapping]))
+    try:
+        with scope:
+            logs = function(data)
+    finally:
+        _steps.pop()
+    return logs, tuple([scope.get_current_value(v) for v in group] for group in variables)
+
+
+def compiled(model):
+    """A fast `inputs -> outputs` for inference; the weights are taken now.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        A function of a numpy array (or list of them), compiled once a shape.
+    """
+    trainable = [v.value for v in model.trainable_variables]
+    fixed = [v.value for v in model.non_trainable_variables]
+
+    @jax.jit
+    def call(trainable, fixed, inputs):
+        return model.stateless_call(trainable, fixed, inputs, training=False)[0]
+
+    return lambda inputs: call(trainable, fixed, inputs)
+
+
+def jit_by_default() -> bool:
+    """Compile training steps unless the user says otherwise?"""
+    return True

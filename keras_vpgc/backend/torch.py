@@ -1,0 +1,88 @@
+"""Gradients, custom steps and compiled inference on PyTorch."""
+
+import torch
+
+
+def vjp(function, variables):
+    """Run `function()` and get the map from output cotangents to the variables' gradients.
+
+    Args:
+        function: Takes nothing, returns a flat tuple of float tensors.
+        variables: List of Keras variables.
+
+    Returns:
+        Pair of the outputs and `pullback(cotangents) -> list of gradients`.
+    """
+    values = [v.value for v in variables]
+    with torch.enable_grad():
+        outputs = function()
+
+    def pullback(cotangents):
+        pairs = [
+            (out, torch.as_tensor(cot, dtype=out.dtype, device=out.device).expand_as(out))
+            for out, cot in zip(outputs, cotangents, strict=True)
+            if out.requires_grad
+        ]
+        grads = torch.autograd.grad(
+            [out for out, _ in pairs], values, [cot for _, cot in pairs], allow_unused=True
+        )
+        return [_or_zeros(g, v) for g, v in zip(grads, values, strict=True)]
+
+    return tuple(out.detach() for out in outputs), pullback
+
+
+def value_and_grad(function, tensors):
+    """Value of a scalar function of tensors, and its gradients.
+
+    Args:
+        function: Takes the tensors, returns `(scalar, aux)`.
+        tensors: List of float tensors.
+
+    Returns:
+        `(scalar, aux, gradients)`.
+    """
+    tensors = [torch.as_tensor(x).detach().requires_grad_() for x in tensors]
+    with torch.enable_grad():
+        value, aux = function(*tensors)
+    grads = torch.autograd.grad(value, tensors, allow_unused=True)
+    grads = [_or_zeros(g, x) for g, x in zip(grads, tensors, strict=True)]
+    return value.detach(), aux, grads
+
+
+def _or_zeros(grad, like):
+    return torch.zeros_like(like) if grad is None else grad
+
+
+def train_step(model, function, data):
+    """`model.train_step` out of a stateful `function(data) -> logs`."""
+    # Gradients are asked for by `vjp`; everything else, the optimisers too, works on values.
+    with torch.no_grad():
+        return function(data)
+
+
+def test_step(model, function, data):
+    """`model.test_step` out of a stateful `function(data) -> logs`."""
+    with torch.no_grad():
+        return function(data)
+
+
+def compiled(model):
+    """An `inputs -> outputs` for inference.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        A function of a numpy array (or list of them).
+    """
+
+    def call(inputs):
+        with torch.inference_mode():
+            return model(inputs, training=False)
+
+    return call
+
+
+def jit_by_default() -> bool:
+    """Compile training steps? PyTorch's compiler fails on such a step on a CPU."""
+    return False

@@ -1,0 +1,130 @@
+"""Typed, validated configuration of a training run."""
+
+import difflib
+from typing import Any, Literal
+
+from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.models import presets
+
+try:
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+except ImportError as error:
+    raise missing_extra("pydantic", "cli") from error
+
+
+class Recipe(BaseModel):
+    """How a preset is trained. Every field can be overridden.
+
+    Attributes:
+        batch_size: Frames a step of stage 1.
+        steps: Steps of stage 1.
+        driver_steps: Steps of stage 2.
+        learning_rate: Adam's rate of encoder and decoder.
+        code_rate: The codes' rate, as a factor.
+        discriminator_rate: The discriminator's rate, as a factor.
+        driver_learning_rate: Adam's rate of the driver.
+        driver_batch_size: Frames a step of stage 2.
+        schedule: `"cosine"` decay over the steps, or `"constant"`.
+        l1_weight, perceptual_weight: Weights of the losses.
+        feature_weight: lambda of Eq. 8.
+        adversarial: `"hinge"`, `"lsgan"`, or `None` for none.
+        adversarial_weight: See `CodebookTrainer`.
+        adversarial_start: Step at which it begins; `None` for half of the steps.
+        precision: Keras dtype policy of the training; the puppet is float32 anyway.
+        context_mode: `"centered"` or `"causal"` neighbours for the driver.
+        time_limit: Seconds after which a stage stops early, or `None`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    driver_steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    code_rate: float = Field(gt=0)
+    discriminator_rate: float = Field(gt=0)
+    driver_learning_rate: float = Field(gt=0)
+    driver_batch_size: int = Field(ge=1)
+    schedule: Literal["cosine", "constant"]
+    l1_weight: float = Field(ge=0)
+    perceptual_weight: float = Field(ge=0)
+    feature_weight: float = Field(gt=0)
+    adversarial: Literal["hinge", "lsgan"] | None
+    adversarial_weight: float = Field(ge=0)
+    adversarial_start: int | None = Field(ge=0)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    context_mode: Literal["centered", "causal"] = "centered"
+    time_limit: float | None = Field(default=None, gt=0)
+
+
+class TrainConfig(BaseModel):
+    """One training run: the preset and what differs from it.
+
+    Attributes:
+        preset: Name of a preset.
+        network: Arguments of the model classes.
+        recipe: The resolved `Recipe`.
+        seed: Seed of weights and data order.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    preset: str
+    network: dict[str, Any]
+    recipe: Recipe
+    seed: int = 0
+
+
+def resolve(
+    preset: str, network: dict | None = None, recipe: dict | None = None, seed: int = 0
+) -> TrainConfig:
+    """A preset with overrides, checked.
+
+    Args:
+        preset: Name of a preset.
+        network: Overrides of the model classes' arguments.
+        recipe: Overrides of the recipe.
+        seed: Seed of weights and data order.
+
+    Returns:
+        A complete `TrainConfig`.
+
+    Raises:
+        VPGCError: for an unknown preset or key (the nearest known one is named) or a value out of
+            range.
+
+    Example:
+
+    ```python
+    resolve("vpgc_128", recipe={"steps": 500}).recipe.learning_rate  # 0.0002
+    ```
+    """
+    import inspect
+
+    from keras_vpgc.models import PortraitReenactor
+
+    settings = presets.get(preset)
+    known = set(inspect.signature(PortraitReenactor.__init__).parameters) - {"self", "metadata"}
+    known |= {"codebook_weight", "commitment_weight", "vq_scale"}
+    for given, allowed, what in (
+        (network, known, "network"),
+        (recipe, set(Recipe.model_fields), "recipe"),
+    ):
+        for key in given or {}:
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {sorted(allowed)}."
+                raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
+    try:
+        return TrainConfig(
+            preset=preset,
+            network={**settings["network"], **(network or {})},
+            recipe=Recipe(**{**settings["recipe"], **(recipe or {})}),
+            seed=seed,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(x) for x in first["loc"])
+        raise VPGCError(
+            f"The setting {place} cannot be {first['input']!r}: {first['msg'].lower()}."
+        ) from None

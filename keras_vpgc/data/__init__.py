@@ -1,0 +1,15 @@
+"""Video to portrait folder to batches."""
+
+from keras_vpgc.data.crop import Crop
+from keras_vpgc.data.dataset import DriverBatches, FrameBatches, context_indices
+from keras_vpgc.data.portrait import Portrait
+from keras_vpgc.data.prepare import prepare
+
+__all__ = [
+    "Crop",
+    "DriverBatches",
+    "FrameBatches",
+    "Portrait",
+    "context_indices",
+    "prepare",
+]

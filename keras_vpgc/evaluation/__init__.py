@@ -1,0 +1,13 @@
+"""Scoring a puppet: metrics, baselines, tables."""
+
+from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames
+from keras_vpgc.evaluation.protocol import evaluate_frames, find_landmarks, summary, table
+
+__all__ = [
+    "evaluate_frames",
+    "find_landmarks",
+    "mean_frame",
+    "nearest_frames",
+    "summary",
+    "table",
+]

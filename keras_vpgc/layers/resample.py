@@ -1,0 +1,94 @@
+"""Halving and doubling the resolution of a feature map."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("keras_vpgc")
+class Downsample(keras.layers.Layer):
+    """A 3x3 convolution with stride 2.
+
+    Args:
+        filters: Number of output channels, or `None` to keep the input's.
+        **kwargs: Keras layer arguments.
+
+    Call arguments:
+        inputs: Tensor `(batch, h, w, c)`, h and w even.
+
+    Output shape:
+        `(batch, h / 2, w / 2, filters)`.
+
+    Example:
+
+    ```python
+    Downsample()(keras.random.normal((1, 32, 32, 64)))  # (1, 16, 16, 64)
+    ```
+    """
+
+    def __init__(self, filters=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = None if filters is None else int(filters)
+
+    def build(self, input_shape):
+        self.conv = keras.layers.Conv2D(
+            self.filters or input_shape[-1],
+            3,
+            strides=2,
+            padding="same",
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+        self.conv.build(input_shape)
+
+    def call(self, inputs):
+        return self.conv(inputs)
+
+    def compute_output_shape(self, input_shape):
+        batch, h, w, channels = input_shape
+        return (batch, -(-h // 2), -(-w // 2), self.filters or channels)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable("keras_vpgc")
+class Upsample(keras.layers.Layer):
+    """Nearest-neighbour doubling and a 3x3 convolution.
+
+    Args:
+        filters: Number of output channels, or `None` to keep the input's.
+        **kwargs: Keras layer arguments.
+
+    Call arguments:
+        inputs: Tensor `(batch, h, w, c)`.
+
+    Output shape:
+        `(batch, 2 * h, 2 * w, filters)`.
+
+    Example:
+
+    ```python
+    Upsample()(keras.random.normal((1, 16, 16, 64)))  # (1, 32, 32, 64)
+    ```
+    """
+
+    def __init__(self, filters=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = None if filters is None else int(filters)
+
+    def build(self, input_shape):
+        batch, h, w, channels = input_shape
+        self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest", name="enlarge")
+        self.conv = keras.layers.Conv2D(
+            self.filters or channels, 3, padding="same", dtype=self.dtype_policy, name="conv"
+        )
+        self.conv.build((batch, None, None, channels))
+
+    def call(self, inputs):
+        return self.conv(self.enlarge(inputs))
+
+    def compute_output_shape(self, input_shape):
+        batch, h, w, channels = input_shape
+        return (batch, 2 * h, 2 * w, self.filters or channels)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}

@@ -1,0 +1,71 @@
+"""Adversarial losses over the logit maps of a multi-scale discriminator."""
+
+from keras import ops
+
+from keras_vpgc.errors import VPGCError
+
+KINDS = ("hinge", "lsgan")
+
+
+def check_kind(kind: str) -> str:
+    """Return `kind`, or raise a `VPGCError` if there is no such adversarial loss."""
+    if kind not in KINDS:
+        raise VPGCError(f"There is no adversarial loss {kind!r}: choose one of {', '.join(KINDS)}.")
+    return kind
+
+
+def generator_loss(fake_logits, kind: str = "hinge"):
+    """What the autoencoder minimises to be taken for real.
+
+    Args:
+        fake_logits: List of logit maps `(batch, h_i, w_i, 1)` of generated images, one a scale.
+        kind: `"hinge"`: `-mean(D)`; `"lsgan"`: `mean((D - 1)^2)`.
+
+    Returns:
+        Scalar float32 tensor, the mean over the scales.
+
+    Example:
+
+    ```python
+    generator_loss(discriminator(fakes))
+    ```
+
+    References:
+        Lim and Ye, "Geometric GAN", 2017; Mao et al., "Least Squares GANs", ICCV 2017.
+    """
+    check_kind(kind)
+    total = 0.0
+    for logits in fake_logits:
+        logits = ops.cast(logits, "float32")
+        total += ops.mean(-logits if kind == "hinge" else ops.square(logits - 1.0))
+    return total / len(fake_logits)
+
+
+def discriminator_loss(real_logits, fake_logits, kind: str = "hinge"):
+    """What the discriminator minimises to tell real from generated images.
+
+    Args:
+        real_logits: List of logit maps of real images, one a scale.
+        fake_logits: The same for generated images.
+        kind: `"hinge"`: `(mean(relu(1 - D_real)) + mean(relu(1 + D_fake))) / 2`;
+            `"lsgan"`: `(mean((D_real - 1)^2) + mean(D_fake^2)) / 2`.
+
+    Returns:
+        Scalar float32 tensor, the mean over the scales.
+
+    Example:
+
+    ```python
+    discriminator_loss(discriminator(images), discriminator(fakes))
+    ```
+    """
+    check_kind(kind)
+    total = 0.0
+    for real, fake in zip(real_logits, fake_logits, strict=True):
+        real, fake = ops.cast(real, "float32"), ops.cast(fake, "float32")
+        if kind == "hinge":
+            part = ops.mean(ops.relu(1.0 - real)) + ops.mean(ops.relu(1.0 + fake))
+        else:
+            part = ops.mean(ops.square(real - 1.0)) + ops.mean(ops.square(fake))
+        total += 0.5 * part
+    return total / len(real_logits)

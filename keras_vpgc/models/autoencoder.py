@@ -1,0 +1,318 @@
+"""Stage 1: the portrait autoencoder around the codebook (VPGC, Sec. 3.1 and 3.2)."""
+
+import inspect
+
+import keras
+
+from keras_vpgc import layers
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.models import presets
+
+
+def grid_of(image_size: int, multipliers) -> int:
+    """Cells along one side of the feature map: the image halved once between two levels.
+
+    Args:
+        image_size: Height and width of the image in pixels.
+        multipliers: Channel multipliers, one a level.
+
+    Returns:
+        The number of cells.
+
+    Raises:
+        VPGCError: if the image cannot be halved that often.
+
+    Example:
+
+    ```python
+    grid_of(512, (1, 1, 2, 2, 4, 8))  # 16
+    ```
+    """
+    factor = 2 ** (len(multipliers) - 1)
+    if image_size % factor or image_size < factor:
+        raise VPGCError(
+            f"An image of {image_size} pixels cannot be halved {len(multipliers) - 1} times: "
+            f"choose an image_size that is a multiple of {factor}, or fewer multipliers."
+        )
+    return image_size // factor
+
+
+def check_groups(base_channels, multipliers, norm_groups):
+    """Refuse channel numbers that the normalisation's groups do not divide."""
+    for channels in {base_channels * m for m in multipliers}:
+        if channels % norm_groups:
+            raise VPGCError(
+                f"{channels} channels (base_channels {base_channels} times a multiplier of "
+                f"{tuple(multipliers)}) cannot be split into norm_groups={norm_groups} groups."
+            )
+
+
+def build_encoder(
+    image_size,
+    channels,
+    base_channels,
+    multipliers,
+    num_blocks,
+    latent_dim,
+    norm_groups,
+    attention_sizes,
+    dtype,
+    name="encoder",
+):
+    """The convolutional encoder, image `(b, s, s, channels)` -> features `(b, h, h, latent_dim)`.
+
+    A functional model; every layer's name begins with `name`, so that variable paths tell the
+    parts of a larger model apart.
+    """
+    options = {"dtype": dtype}
+    inputs = keras.Input((image_size, image_size, channels), name=f"{name}_input", dtype="float32")
+    x = keras.layers.Conv2D(base_channels, 3, padding="same", name=f"{name}_first", **options)(
+        inputs
+    )
+    for level, multiplier in enumerate(multipliers):
+        for block in range(num_blocks):
+            x = layers.ResidualBlock(
+                base_channels * multiplier, norm_groups, name=f"{name}_{level}_{block}", **options
+            )(x)
+            if x.shape[1] in attention_sizes:
+                x = layers.SpatialAttention(
+                    norm_groups, name=f"{name}_{level}_{block}_attention", **options
+                )(x)
+        if level + 1 < len(multipliers):
+            x = layers.Downsample(name=f"{name}_{level}_down", **options)(x)
+    x = _middle(x, norm_groups, name, options)
+    x = layers.GroupNormalization(norm_groups, name=f"{name}_norm", **options)(x)
+    x = keras.layers.Activation("silu", name=f"{name}_silu", **options)(x)
+    x = keras.layers.Conv2D(latent_dim, 3, padding="same", name=f"{name}_last", **options)(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def build_decoder(
+    grid,
+    base_channels,
+    multipliers,
+    num_blocks,
+    latent_dim,
+    norm_groups,
+    attention_sizes,
+    dtype,
+    name="decoder",
+):
+    """The encoder's mirror, features `(b, h, h, latent_dim)` -> image `(b, s, s, 3)` in float32."""
+    options = {"dtype": dtype}
+    inputs = keras.Input((grid, grid, latent_dim), name=f"{name}_input", dtype="float32")
+    x = keras.layers.Conv2D(
+        base_channels * multipliers[-1], 3, padding="same", name=f"{name}_first", **options
+    )(inputs)
+    x = _middle(x, norm_groups, name, options)
+    for level in reversed(range(len(multipliers))):
+        for block in range(num_blocks):
+            x = layers.ResidualBlock(
+                base_channels * multipliers[level],
+                norm_groups,
+                name=f"{name}_{level}_{block}",
+                **options,
+            )(x)
+            if x.shape[1] in attention_sizes:
+                x = layers.SpatialAttention(
+                    norm_groups, name=f"{name}_{level}_{block}_attention", **options
+                )(x)
+        if level:
+            x = layers.Upsample(name=f"{name}_{level}_up", **options)(x)
+    x = layers.GroupNormalization(norm_groups, name=f"{name}_norm", **options)(x)
+    x = keras.layers.Activation("silu", name=f"{name}_silu", **options)(x)
+    x = keras.layers.Conv2D(3, 3, padding="same", name=f"{name}_last", dtype="float32")(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def _middle(x, norm_groups, name, options):
+    x = layers.ResidualBlock(None, norm_groups, name=f"{name}_middle_0", **options)(x)
+    x = layers.SpatialAttention(norm_groups, name=f"{name}_middle_attention", **options)(x)
+    return layers.ResidualBlock(None, norm_groups, name=f"{name}_middle_1", **options)(x)
+
+
+def build_quantizer(
+    codebook,
+    grid,
+    codes_per_cell,
+    code_dim,
+    code_scale,
+    window_size,
+    mode,
+    temperature,
+    implementation,
+    num_codes,
+    dtype,
+):
+    """The codebook layer, and the layer that reads it (`None` for the vanilla codebook)."""
+    if codebook == "vanilla":
+        return layers.VectorQuantizer(num_codes, name="codebook", dtype=dtype), None
+    if codebook != "grid":
+        raise VPGCError(f"There is no codebook {codebook!r}: choose 'grid' or 'vanilla'.")
+    return (
+        layers.GridCodebook(
+            (grid, grid),
+            codes_per_cell,
+            code_dim,
+            initializer=keras.initializers.RandomNormal(stddev=code_scale),
+            name="codebook",
+            dtype=dtype,
+        ),
+        layers.SoftIndex(
+            window_size, mode, temperature, implementation, name="soft_index", dtype=dtype
+        ),
+    )
+
+
+class PresetModel(keras.Model):
+    """What the models share: presets, and a config made of the constructor's arguments."""
+
+    @classmethod
+    def from_preset(cls, preset: str, **overrides):
+        """An untrained model with a preset's network.
+
+        Args:
+            preset: `"paper_512"`, `"vpgc_512"`, `"vpgc_256"`, `"vpgc_128"` or `"vpgc_tiny"`.
+            **overrides: Arguments of the class; they win over the preset's.
+
+        Returns:
+            The model, with random weights.
+        """
+        accepted = inspect.signature(cls.__init__).parameters
+        return cls(**presets.arguments(preset, accepted, overrides))
+
+    def get_config(self):
+        return dict(self._arguments)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_vpgc")
+class PortraitAutoencoder(PresetModel):
+    """Image -> encoder -> codebook -> decoder -> image.
+
+    A functional model. It holds L_VQ by a `CommitmentLoss` layer, so `compile("adam", "mae")` and
+    `fit(images, images)` train it; `keras_vpgc.training.CodebookTrainer` adds the paper's other
+    losses. `encoder`, `codebook`, `soft_index` (`None` for the vanilla codebook) and `decoder` are
+    attributes.
+
+    Args:
+        image_size: Height and width of the image, in pixels.
+        base_channels: Channels of the first level.
+        multipliers: Channel multiplier of each level; the image is halved between two levels.
+        num_blocks: Residual blocks of a level.
+        latent_dim: `d`, depth of the features Z.
+        norm_groups: Groups of the group normalisation.
+        attention_sizes: Feature-map sizes at which the residual blocks are followed by attention.
+        codebook: `"grid"` or `"vanilla"`.
+        codes_per_cell: `K_c`.
+        code_dim: `d_c`; must divide `latent_dim`.
+        code_scale: Standard deviation of the codes at the start.
+        window_size: `r` of the receptive window, at most the grid's size.
+        mode: `"soft"` or `"hard"` index (grid only).
+        temperature: Softmax temperature of the soft index.
+        implementation: See `SoftIndex`.
+        num_codes: `N` of the vanilla codebook.
+        codebook_weight: Weight of L_VQ's codebook term.
+        commitment_weight: beta, weight of L_VQ's commitment term.
+        vq_scale: Multiplies L_VQ.
+        dtype: Dtype policy of the layers; codes, losses and the last convolution are float32.
+        name: Name of the model.
+
+    Input shape:
+        `(batch, image_size, image_size, 3)`, float in [-1, 1].
+
+    Output shape:
+        The same, float32, not clipped.
+
+    Raises:
+        VPGCError: for sizes that do not fit together.
+
+    Example:
+
+    ```python
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_128")
+    autoencoder.compile("adam", "mae")
+    autoencoder.fit(images, images, batch_size=4)
+    ```
+
+    References:
+        Wang et al., SIGGRAPH 2023, Sec. 3.1, 3.2.
+    """
+
+    def __init__(
+        self,
+        image_size=512,
+        base_channels=64,
+        multipliers=(1, 1, 2, 2, 4, 8),
+        num_blocks=2,
+        latent_dim=256,
+        norm_groups=32,
+        attention_sizes=(16,),
+        codebook="grid",
+        codes_per_cell=256,
+        code_dim=4,
+        code_scale=1.0,
+        window_size=4,
+        mode="soft",
+        temperature=1.0,
+        implementation="auto",
+        num_codes=1024,
+        codebook_weight=1.0,
+        commitment_weight=0.25,
+        vq_scale=1.0,
+        dtype=None,
+        name="portrait_autoencoder",
+    ):
+        arguments = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
+        dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype
+        policy = dtype or keras.config.dtype_policy()
+        check_groups(base_channels, multipliers, norm_groups)
+        grid = grid_of(image_size, multipliers)
+        shared = (base_channels, multipliers, num_blocks, latent_dim, norm_groups, attention_sizes)
+        encoder = build_encoder(image_size, 3, *shared, policy)
+        decoder = build_decoder(grid, *shared, policy)
+        codebook_layer, soft_index = build_quantizer(
+            codebook,
+            grid,
+            codes_per_cell,
+            code_dim,
+            code_scale,
+            window_size,
+            mode,
+            temperature,
+            implementation,
+            num_codes,
+            policy,
+        )
+        commitment = layers.CommitmentLoss(
+            codebook_weight,
+            commitment_weight,
+            vq_scale,
+            straight_through=codebook == "vanilla" or mode == "hard",
+            name="commitment_loss",
+            dtype=policy,
+        )
+
+        image = keras.Input((image_size, image_size, 3), name="image", dtype="float32")
+        features = encoder(image)
+        if soft_index is None:
+            quantized = codebook_layer(features)
+        else:
+            quantized = soft_index([features, codebook_layer(features)])
+        super().__init__(
+            inputs=image, outputs=decoder(commitment([features, quantized])), name=name
+        )
+        arguments["dtype"] = policy.name
+        self._arguments = arguments
+        self.grid_size = (grid, grid)
+        self.image_size = image_size
+        self.encoder = encoder
+        self.codebook = codebook_layer
+        self.soft_index = soft_index
+        self.commitment = commitment
+        self.decoder = decoder

@@ -1,0 +1,173 @@
+"""Named settings: the network and the recipe that trains it.
+
+`network` holds the arguments of the model classes, `recipe` those of the training
+(`keras_vpgc.training.recipes`). Sizes follow VPGC's Sec. 4 and, where it is silent, the public
+code of its authors (`docs/results.md` tells what was measured).
+"""
+
+import copy
+
+from keras_vpgc.errors import VPGCError
+
+# The codes start as N(0, s) and the softmax has the temperature s^2: near the identity at any
+# scale, and s near the spread that the encoder gives the features anyway.
+_TUNED = {"code_scale": 0.3, "temperature": 0.09, "vq_scale": 0.25}
+
+PRESETS: dict[str, dict] = {
+    "paper_512": {
+        "description": "The paper's letter at 512x512.",
+        "network": {
+            "image_size": 512,
+            "base_channels": 64,
+            "multipliers": (1, 1, 2, 2, 4, 8),
+            "driver_multipliers": (1, 1, 2, 2, 4, 4),
+            "latent_dim": 256,
+            "codes_per_cell": 256,
+            "code_scale": 1.0,
+            "temperature": 1.0,
+            "vq_scale": 1.0,
+        },
+        "recipe": {
+            "learning_rate": 5e-5,
+            "code_rate": 1.0,
+            "driver_learning_rate": 5e-5,
+            "schedule": "constant",
+            "batch_size": 4,
+            "steps": 11_000,
+            "driver_steps": 11_000,
+            "adversarial_start": 10_000,
+        },
+    },
+    "vpgc_512": {
+        "description": "512x512, the tuned recipe.",
+        "network": {
+            "image_size": 512,
+            "base_channels": 64,
+            "multipliers": (1, 1, 2, 2, 4, 8),
+            "driver_multipliers": (1, 1, 2, 2, 4, 4),
+            "latent_dim": 256,
+            "codes_per_cell": 256,
+            **_TUNED,
+        },
+        "recipe": {"steps": 10_000, "driver_steps": 10_000},
+    },
+    "vpgc_256": {
+        "description": "256x256, for smaller footage.",
+        "network": {
+            "image_size": 256,
+            "base_channels": 64,
+            "multipliers": (1, 1, 2, 2, 4),
+            "driver_multipliers": (1, 1, 2, 2, 4),
+            "latent_dim": 256,
+            "codes_per_cell": 256,
+            **_TUNED,
+        },
+        "recipe": {"steps": 6_000, "driver_steps": 6_000},
+    },
+    "vpgc_128": {
+        "description": "128x128, for experiments on a CPU.",
+        "network": {
+            "image_size": 128,
+            "base_channels": 32,
+            "num_blocks": 1,
+            "multipliers": (1, 2, 2, 4),
+            "driver_multipliers": (1, 2, 2, 4),
+            "latent_dim": 128,
+            "codes_per_cell": 64,
+            "norm_groups": 8,
+            **_TUNED,
+        },
+        # Half an hour on two CPU cores; more steps go on improving it.
+        "recipe": {
+            "steps": 500,
+            "driver_steps": 400,
+            "learning_rate": 8e-4,
+            "driver_learning_rate": 5e-4,
+            "adversarial": None,
+        },
+    },
+    "vpgc_tiny": {
+        "description": "64x64, for tests and a first try.",
+        "network": {
+            "image_size": 64,
+            "base_channels": 16,
+            "num_blocks": 1,
+            "multipliers": (1, 2, 2),
+            "driver_multipliers": (1, 2, 2),
+            "latent_dim": 32,
+            "codes_per_cell": 16,
+            "norm_groups": 4,
+            "transformer_mlp_units": 128,
+            **_TUNED,
+        },
+        "recipe": {
+            "steps": 500,
+            "driver_steps": 400,
+            "learning_rate": 2e-3,
+            "driver_learning_rate": 1e-3,
+            "adversarial": None,
+        },
+    },
+}
+
+RECIPE_DEFAULTS = {
+    "batch_size": 4,
+    "steps": 10_000,
+    "driver_steps": 10_000,
+    "learning_rate": 2e-4,
+    "code_rate": 10.0,
+    "discriminator_rate": 1.0,
+    "driver_learning_rate": 2e-4,
+    "driver_batch_size": 8,
+    "schedule": "cosine",
+    "l1_weight": 1.0,
+    "perceptual_weight": 1.0,
+    "feature_weight": 10.0,
+    "adversarial": "hinge",
+    "adversarial_weight": 0.8,
+    "adversarial_start": None,
+}
+
+
+def names() -> list[str]:
+    """The names of all presets, the largest first."""
+    return list(PRESETS)
+
+
+def get(name: str) -> dict:
+    """A preset's settings.
+
+    Args:
+        name: A name out of `names()`.
+
+    Returns:
+        A new dict with `name`, `description`, `network` and `recipe` (complete, with defaults).
+
+    Raises:
+        VPGCError: for an unknown name.
+
+    Example:
+
+    ```python
+    get("vpgc_tiny")["network"]["image_size"]  # 64
+    ```
+    """
+    if name not in PRESETS:
+        raise VPGCError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
+    preset = copy.deepcopy(PRESETS[name])
+    return {"name": name, **preset, "recipe": {**RECIPE_DEFAULTS, **preset["recipe"]}}
+
+
+def arguments(name: str, accepted, overrides: dict) -> dict:
+    """The constructor arguments of one model class out of a preset.
+
+    Args:
+        name: Name of the preset.
+        accepted: Argument names of the class; the preset's other settings are for other classes.
+        overrides: The caller's arguments; they win.
+
+    Returns:
+        A dict of arguments.
+    """
+    network = get(name)["network"]
+    return {**{key: value for key, value in network.items() if key in accepted}, **overrides}

@@ -1,0 +1,177 @@
+"""The puppet: a model of one person, ready to be driven."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_vpgc import backend
+from keras_vpgc.data.crop import Crop, to_crop
+from keras_vpgc.data.dataset import context_indices
+from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
+from keras_vpgc.data.portrait import fill
+from keras_vpgc.data.retarget import fit_head, retarget
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.models import PortraitReenactor
+
+SCHEMA_VERSION = 1
+RETARGETING = ("auto", "none", "relative", "absolute")
+
+
+class Puppet:
+    """A trained `PortraitReenactor` with what it takes to drive it.
+
+    Args:
+        model: The `PortraitReenactor`.
+
+    Attributes:
+        model: The Keras model.
+        metadata: Dict that travels with it: preset, frame rate, crop and checksum of the source,
+            the person's neutral shape and middle pose, the seen range, tracker and landmark set.
+
+    Example:
+
+    ```python
+    puppet = keras_vpgc.load("runs/me")
+    frames = puppet.drive(landmarks)  # (n, 68, 2) in [0, 1] -> uint8 (n, s, s, 3)
+    ```
+    """
+
+    def __init__(self, model: PortraitReenactor):
+        self.model = model
+        self.metadata = model.metadata
+        self._call = backend.compiled(model)
+
+    @classmethod
+    def load(cls, path) -> "Puppet":
+        """Load a `puppet.keras`, or the one in a run folder.
+
+        Args:
+            path: File or folder.
+
+        Returns:
+            A `Puppet`.
+
+        Raises:
+            VPGCError: if there is none, or it is of another schema version.
+        """
+        path = Path(path)
+        if path.is_dir():
+            if not (path / "puppet.keras").exists():
+                raise VPGCError(
+                    f"{path} holds no puppet.keras: finish the training by vpgc train, or give the "
+                    "file itself."
+                )
+            path = path / "puppet.keras"
+        if not path.is_file():
+            raise VPGCError(f"There is no puppet {path}: check the path.")
+        try:
+            model = keras.saving.load_model(path, compile=False)
+        except Exception as error:
+            raise VPGCError(
+                f"{path} cannot be loaded as a Keras model ({str(error).splitlines()[0]}): it is "
+                "another kind of file or damaged."
+            ) from error
+        if not isinstance(model, PortraitReenactor):
+            raise VPGCError(
+                f"{path} holds a {type(model).__name__}, not a puppet: give the puppet.keras of a "
+                "run."
+            )
+        version = model.metadata.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise VPGCError(
+                f"{path} has schema version {version} but this keras_vpgc reads {SCHEMA_VERSION}: "
+                "train again, or install the matching version."
+            )
+        return cls(model)
+
+    @property
+    def size(self) -> int:
+        """Side of the frames in pixels."""
+        return self.model.image_size
+
+    def drive(self, landmarks, batch_size: int = 8, progress=None) -> np.ndarray:
+        """Frames of the person in the poses of the landmarks.
+
+        Args:
+            landmarks: Float `(n, 68, 2)` in [0, 1] of the puppet's crop, consecutive frames.
+            batch_size: Frames computed at once.
+            progress: Optional callable that is told the number of frames just done.
+
+        Returns:
+            uint8 RGB `(n, size, size, 3)`.
+
+        Raises:
+            VPGCError: for landmarks of another shape, NaN, or far outside.
+        """
+        frames = list(self.stream(landmarks, batch_size, progress))
+        return np.concatenate(frames) if frames else np.empty((0, self.size, self.size, 3), "uint8")
+
+    def stream(self, landmarks, batch_size: int = 8, progress=None):
+        """`drive`, batch by batch: yields uint8 `(b, size, size, 3)`."""
+        landmarks = check_landmarks(landmarks)
+        mode = self.metadata.get("context_mode", "centered")
+        neighbours = context_indices(len(landmarks), self.model.context, mode)
+        for start in range(0, len(landmarks), batch_size):
+            chosen = neighbours[start : start + batch_size]
+            count = len(chosen)
+            # One compiled shape serves the last batch too.
+            chosen = np.pad(chosen, ((0, min(batch_size, len(landmarks)) - count), (0, 0)), "edge")
+            images = keras.ops.convert_to_numpy(self._call(landmarks[chosen]))[:count]
+            if images.dtype != np.uint8:
+                images = np.rint(np.clip((images + 1.0) * 127.5, 0, 255)).astype("uint8")
+            if progress:
+                progress(count)
+            yield images
+
+    def landmarks_of(self, track, source_sha256: str | None = None, mode: str = "auto"):
+        """Landmarks in the puppet's crop, from the track of a driving clip.
+
+        Args:
+            track: A `keras_vpgc.data.tracking.Track` in source pixels.
+            source_sha256: Checksum of the driving file.
+            mode: `"none"`: the same person before the same camera, only the crop is applied;
+                `"relative"` or `"absolute"`: see `keras_vpgc.data.retarget`; `"auto"`: none for
+                the clip that the puppet was trained on, else relative.
+
+        Returns:
+            Float32 `(n, 68, 2)`.
+
+        Raises:
+            VPGCError: for an unknown mode.
+        """
+        if mode not in RETARGETING:
+            raise VPGCError(
+                f"There is no retargeting {mode!r}: choose one of {', '.join(RETARGETING)}."
+            )
+        if mode == "auto":
+            mode = "none" if source_sha256 == self.metadata["source_sha256"] else "relative"
+        points = fill(track.points, track.valid)
+        if mode == "none":
+            points = to_crop(points, Crop(**self.metadata["crop"]))
+        else:
+            points = retarget(fit_head(points), self.metadata["shape"], self.metadata["pose"], mode)
+        return points[:, MEDIAPIPE_TO_68, :2]
+
+
+def check_landmarks(landmarks) -> np.ndarray:
+    """Landmarks as float32 `(n, 68, 2)`, or a `VPGCError` that says what is wrong with them."""
+    landmarks = np.asarray(landmarks, dtype="float32")
+    if landmarks.ndim != 3 or landmarks.shape[1:] != (68, 2):
+        raise VPGCError(
+            f"A puppet is driven by landmarks of shape (frames, 68, 2); received {landmarks.shape}."
+        )
+    bad = ~np.isfinite(landmarks).all(axis=(1, 2))
+    if bad.any():
+        raise VPGCError(
+            f"The landmarks of frame {int(np.argmax(bad))} are not finite: leave such frames out "
+            "or fill them from their neighbours."
+        )
+    far = (np.abs(landmarks - 0.5) > 1.5).any(axis=(1, 2))
+    if far.any():
+        frame = int(np.argmax(far))
+        raise VPGCError(
+            f"The landmarks of frame {frame} reach {np.abs(landmarks[frame]).max():.4g}, far "
+            "outside of the crop's [0, 1]: divide pixels by the crop's size."
+        )
+    return landmarks

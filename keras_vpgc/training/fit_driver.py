@@ -1,0 +1,140 @@
+"""Stage 2: training the driver by plain `fit` on cached features (VPGC, Eq. 8)."""
+
+import keras
+import numpy as np
+
+from keras_vpgc import backend
+from keras_vpgc.data.dataset import DriverBatches, context_indices, stack_context
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.layers import LandmarkHeatmap
+from keras_vpgc.training.codebook_trainer import adam
+
+
+def encode(autoencoder, images, batch_size=16, dtype="float16", progress=None):
+    """Features Z of images by the frozen stage-1 encoder.
+
+    Args:
+        autoencoder: A trained `PortraitAutoencoder`.
+        images: uint8 `(n, s, s, 3)`.
+        batch_size: Images a call.
+        dtype: Type of the result; float16 halves the cache and is finer than the driver's error.
+        progress: Optional callable that wraps the list of batches (for a progress bar).
+
+    Returns:
+        Array `(n, h, w, d)`.
+    """
+    call = backend.compiled(autoencoder.encoder)
+    result = None
+    starts = range(0, len(images), batch_size)
+    for start in progress(starts) if progress else starts:
+        batch = images[start : start + batch_size].astype("float32") / 127.5 - 1.0
+        count = len(batch)
+        # The last batch is filled up: one compiled shape serves all.
+        batch = np.pad(batch, ((0, min(batch_size, len(images)) - count), *[(0, 0)] * 3))
+        features = keras.ops.convert_to_numpy(call(batch))[:count]
+        if result is None:
+            result = np.empty((len(images), *features.shape[1:]), dtype)
+        result[start : start + count] = features
+    return result
+
+
+def draw(landmarks, image_size, line_width=None, batch_size=32):
+    """Heatmaps of a clip by the layer that draws them at inference.
+
+    Args:
+        landmarks: Float `(n, 68, 2)` in [0, 1].
+        image_size: Height and width in pixels.
+        line_width: See `LandmarkHeatmap`.
+        batch_size: Frames a call.
+
+    Returns:
+        uint8 `(n, image_size, image_size)`, 255 = 1.
+    """
+    layer = LandmarkHeatmap(image_size, line_width, dtype="float32")
+    inputs = keras.Input((1, *landmarks.shape[1:]))
+    call = backend.compiled(keras.Model(inputs, layer(inputs)))
+    result = np.empty((len(landmarks), image_size, image_size), "uint8")
+    for start in range(0, len(landmarks), batch_size):
+        batch = landmarks[start : start + batch_size, None].astype("float32")
+        count = len(batch)
+        batch = np.pad(
+            batch, ((0, min(batch_size, len(landmarks)) - count), *[(0, 0)] * 3), mode="edge"
+        )
+        heatmap = keras.ops.convert_to_numpy(call(batch))[:count, ..., 0]
+        result[start : start + count] = np.rint(heatmap * 255)
+    return result
+
+
+def fit_driver(
+    driver,
+    landmarks,
+    features,
+    indices,
+    validation=None,
+    *,
+    mode="centered",
+    line_width=None,
+    steps=1000,
+    batch_size=8,
+    learning_rate=2e-4,
+    feature_weight=10.0,
+    steps_per_epoch=100,
+    seed=0,
+    callbacks=(),
+    verbose="auto",
+):
+    """Compile and fit a driver: `L_feat = feature_weight * |F_hat_t - Z|_1` (Eq. 8).
+
+    Args:
+        driver: A `PortraitDriver`.
+        landmarks: Float `(n, 68, 2)` in [0, 1], of every frame of the clip.
+        features: Float `(m, h, w, d)`, `encode` of the training frames.
+        indices: Int `(m,)`, the training frames.
+        validation: Optional pair of features and indices of the validation frames.
+        mode: Context mode, see `context_indices`.
+        line_width: See `LandmarkHeatmap`.
+        steps: Number of steps.
+        batch_size: Frames a step.
+        learning_rate: A rate or a schedule.
+        feature_weight: lambda of Eq. 8.
+        steps_per_epoch: Steps between two validations.
+        seed: Seed of the order.
+        callbacks: Keras callbacks.
+        verbose: As in `fit`.
+
+    Returns:
+        The `keras.callbacks.History`.
+
+    Raises:
+        VPGCError: if features and indices do not belong together.
+    """
+    if len(features) != len(indices):
+        raise VPGCError(f"There are {len(features)} features for {len(indices)} frames.")
+    context = driver.input_shape[-1]
+    heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width)
+    neighbours = context_indices(len(landmarks), context, mode)
+    steps_per_epoch = min(steps, steps_per_epoch)
+    batches = DriverBatches(
+        heatmaps, neighbours[indices], features, batch_size, steps_per_epoch, seed
+    )
+    if validation is not None and len(validation[1]):
+        validation = (
+            stack_context(heatmaps, neighbours[validation[1]]),
+            validation[0].astype("float32"),
+        )
+    else:
+        validation = None
+    driver.compile(
+        adam(learning_rate),
+        loss="mae",
+        loss_weights=[feature_weight],
+        jit_compile=backend.jit_by_default(),
+    )
+    return driver.fit(
+        batches,
+        validation_data=validation,
+        validation_batch_size=batch_size,
+        epochs=-(-steps // steps_per_epoch),
+        callbacks=list(callbacks),
+        verbose=verbose,
+    )

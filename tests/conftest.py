@@ -1,0 +1,59 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+# The log of the backends' start-up and XLA's threads are not the tests' subject.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests compile much and compute little.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(1)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    folder = os.environ.get("KERAS_VPGC_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("KERAS_VPGC_TEST_DATA is not set to a folder of portrait clips")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A rights-clean clip of a moving face, 75 frames of 256x256."""
+    from examples.animated_portrait import write
+
+    path = tmp_path_factory.mktemp("clip") / "astronaut.mp4"
+    write(path, seconds=3, size=256)
+    return path
+
+
+@pytest.fixture(scope="session")
+def portrait(clip, tmp_path_factory):
+    from keras_vpgc.data import prepare
+
+    return prepare(clip, tmp_path_factory.mktemp("portrait") / "p", size=64, progress=False)
+
+
+@pytest.fixture(scope="session")
+def run(portrait, tmp_path_factory) -> Path:
+    """A run of a few steps: everything is there, nothing is learned."""
+    from keras_vpgc.training.recipes import train_puppet
+
+    folder = tmp_path_factory.mktemp("run") / "r"
+    recipe = {"steps": 2, "driver_steps": 2}
+    train_puppet(portrait, folder, "vpgc_tiny", recipe=recipe, verbose=0)
+    return folder

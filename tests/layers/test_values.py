@@ -1,0 +1,164 @@
+"""Layers against their direct definitions."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vpgc import VPGCError, backend, layers
+
+
+def to_numpy(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+def test_group_normalization_equals_keras(rng):
+    x = (5 + 3 * rng.normal(size=(2, 7, 5, 12))).astype("float32")
+    ours, theirs = layers.GroupNormalization(3), keras.layers.GroupNormalization(3, epsilon=1e-6)
+    ours(x), theirs(x)
+    weights = [rng.normal(size=12).astype("float32") for _ in range(2)]
+    ours.set_weights(weights), theirs.set_weights(weights)
+    np.testing.assert_allclose(to_numpy(ours(x)), to_numpy(theirs(x)), atol=2e-5)
+
+
+def test_texture_prior_is_the_mean_code(rng):
+    features = rng.normal(size=(2, 3, 3, 8)).astype("float32")
+    codes = rng.normal(size=(3, 3, 5, 4)).astype("float32")
+    layer = layers.TexturePrior(units=6, depth=1)
+    found = to_numpy(layer([features, codes]))
+    kernel, bias = layer.get_weights()
+    prior = np.broadcast_to(codes.astype("float64").mean(2), (2, 3, 3, 4))
+    wanted = np.concatenate([features, prior], -1) @ kernel + bias
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_global_context_is_the_spatial_mean(rng):
+    features = rng.normal(size=(2, 3, 5, 8)).astype("float32")
+    layer = layers.GlobalContext(depth=1)
+    found = to_numpy(layer(features))
+    kernel, bias = layer.get_weights()
+    context = np.broadcast_to(features.mean((1, 2), keepdims=True), features.shape)
+    wanted = np.concatenate([features, context], -1).astype("float64") @ kernel + bias
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_vector_quantizer_takes_the_nearest_code(rng):
+    x = rng.normal(size=(2, 3, 3, 4)).astype("float32")
+    layer = layers.VectorQuantizer(9, initializer="random_normal")
+    layer(x)
+    codes = rng.normal(size=(9, 4)).astype("float32")
+    layer.set_weights([codes])
+    nearest = ((x[..., None, :] - codes) ** 2).sum(-1).argmin(-1)
+    np.testing.assert_array_equal(to_numpy(layer.encode(x)), nearest)
+    np.testing.assert_allclose(to_numpy(layer(x)), codes[nearest], atol=1e-6)
+
+
+def test_commitment_loss_is_eq_2(rng):
+    z, q = (rng.normal(size=(2, 3, 3, 4)).astype("float32") for _ in range(2))
+    layer = layers.CommitmentLoss(codebook_weight=2.0, commitment_weight=0.5, scale=3.0)
+    np.testing.assert_array_equal(to_numpy(layer([z, q])), q)
+    wanted = 3.0 * 2.5 * np.square(z - q).mean()
+    assert float(to_numpy(layer.losses[0])) == pytest.approx(wanted, rel=1e-5)
+
+
+def loss_and_gradients(straight_through, mode, rng, image_weight):
+    """Gradients of `image_weight * sum(weights * output) + L_VQ` to features and codes."""
+    z = rng.normal(size=(1, 3, 3, 4)).astype("float32")
+    codes = rng.normal(size=(3, 3, 5, 4)).astype("float32")
+    weights = rng.normal(size=z.shape).astype("float32")
+    index = layers.SoftIndex(2, mode=mode)
+    commitment = layers.CommitmentLoss(1.0, 0.25, straight_through=straight_through)
+
+    def loss(z, codes):
+        output = commitment([z, index([z, codes])])
+        image = image_weight * keras.ops.sum(output * keras.ops.convert_to_tensor(weights))
+        # The layer's own loss, by its definition: the tape of the test must see it.
+        return image + commitment.losses[0], output
+
+    tensors = [keras.ops.convert_to_tensor(x) for x in (z, codes)]
+    _, output, grads = backend.value_and_grad(loss, tensors)
+    return z, codes, weights, to_numpy(output), [to_numpy(g) for g in grads]
+
+
+def test_hard_index_trains_the_codes_by_the_vq_loss_alone(rng):
+    state = rng.bit_generator.state
+    z, codes, weights, quantized, grads = loss_and_gradients(True, "hard", rng, 1.0)
+    count = z.size
+    # To the features: straight through from the image, and beta times the commitment term.
+    wanted = weights + 0.25 * 2 * (z - quantized) / count
+    np.testing.assert_allclose(grads[0], wanted, atol=1e-5)
+    rng.bit_generator.state = state
+    without_image = loss_and_gradients(True, "hard", rng, 0.0)[-1]
+    np.testing.assert_allclose(grads[1], without_image[1], atol=1e-6)
+    assert np.abs(grads[1]).max() > 1e-3
+
+
+def test_soft_index_trains_the_codes_by_the_image_too(rng):
+    state = rng.bit_generator.state
+    grads = loss_and_gradients(False, "soft", rng, 1.0)[-1]
+    rng.bit_generator.state = state
+    without_image = loss_and_gradients(False, "soft", rng, 0.0)[-1]
+    assert np.abs(grads[1] - without_image[1]).max() > 1e-2
+
+
+def test_to_uint8():
+    x = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0], "float32")
+    assert to_numpy(layers.ToUint8()(x)).tolist() == [0, 0, 128, 191, 255, 255]
+
+
+def test_heatmap_agrees_with_opencv(rng):
+    cv2 = pytest.importorskip("cv2")
+    size, shift = 128, 6
+    points = rng.uniform(0.1, 0.9, size=(8, 2)).astype("float32")
+    contours = [([0, 1, 2], False), ([3, 4, 5], True), ([6, 7], False)]
+    # OpenCV's antialiased lines of thickness 2 are 3 pixels wide (measured).
+    layer = layers.LandmarkHeatmap(size, line_width=3, contours=contours)
+    found = to_numpy(layer(points[None, None]))[0, ..., 0]
+    drawn = np.zeros((size, size), "uint8")
+    for indices, closed in contours:
+        # OpenCV counts from the middle of the first pixel, in 1/64 here.
+        line = np.rint((points[indices] * size - 0.5) * 2**shift).astype("int32")
+        cv2.polylines(drawn, [line], closed, 255, 2, cv2.LINE_AA, shift)
+    assert np.abs(found - drawn / 255.0).mean() < 0.01
+    # No line is missing and none is added, up to antialiasing.
+    assert not ((found > 0.9) & (drawn < 64)).any()
+    assert not ((found < 0.05) & (drawn > 250)).any()
+
+
+def test_heatmap_measures_the_distance_to_a_line():
+    layer = layers.LandmarkHeatmap(8, line_width=2, contours=[([0, 1], False)])
+    # From (2, 4) to (6, 4) in pixels: pixel centres lie 0.5, 1.5, ... from it.
+    landmarks = np.array([[[[0.25, 0.5], [0.75, 0.5]]]], "float32")
+    found = to_numpy(layer(landmarks))[0, :, :, 0]
+    np.testing.assert_allclose(found[:, 4], [0, 0, 0, 1, 1, 0, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(found[4, 1], 1.5 - np.hypot(0.5, 0.5), atol=1e-5)
+
+
+def test_heatmap_survives_equal_points():
+    found = to_numpy(layers.LandmarkHeatmap(16)(np.full((1, 1, 68, 2), 0.5, "float32")))
+    assert np.isfinite(found).all() and found.max() > 0.2
+
+
+@pytest.mark.parametrize("shape", [(1, 68, 2), (1, 1, 68, 3), (1, 1, 60, 2)])
+def test_heatmap_refuses_other_shapes(shape):
+    with pytest.raises(VPGCError, match="68, 2"):
+        layers.LandmarkHeatmap(16)(np.zeros(shape, "float32"))
+
+
+def test_codebook_refuses_what_does_not_fit():
+    book = layers.GridCodebook((4, 4), 3, 4)
+    with pytest.raises(VPGCError, match="grid is 4x4 but the features' is 5x4"):
+        book(np.zeros((1, 5, 4, 8), "float32"))
+    with pytest.raises(VPGCError, match="depth of 10"):
+        layers.GridCodebook((4, 4), 3, 4)(np.zeros((1, 4, 4, 10), "float32"))
+    with pytest.raises(VPGCError, match="positive"):
+        layers.GridCodebook((4, 4), 0)
+
+
+def test_quantizer_refuses_another_depth():
+    with pytest.raises(VPGCError, match="length 8 but features of depth 4"):
+        layers.VectorQuantizer(5, code_dim=8)(np.zeros((1, 2, 2, 4), "float32"))
+
+
+def test_normalization_refuses_groups_that_do_not_divide():
+    with pytest.raises(VPGCError, match="10 channels cannot be split into 4 groups"):
+        layers.GroupNormalization(4)(np.zeros((1, 2, 2, 10), "float32"))
