@@ -37,16 +37,21 @@ def context_indices(count: int, context: int, mode: str = "centered") -> np.ndar
     return np.clip(neighbours, 0, count - 1)
 
 
+def check_batch(batch_size: int, count: int):
+    """Refuse a batch that is larger than the data."""
+    if batch_size > count:
+        raise VPGCError(
+            f"A batch of {batch_size} frames is larger than the training part of {count} frames: "
+            "choose a smaller batch size or record more."
+        )
+
+
 class _Shuffled(keras.utils.PyDataset):
     """Seeded batches without end: batch `i` of the run is the same whenever it is asked for."""
 
     def __init__(self, count, batch_size, steps, seed, start=0, **kwargs):
         super().__init__(**kwargs)
-        if batch_size > count:
-            raise VPGCError(
-                f"A batch of {batch_size} frames is larger than the training part of {count} "
-                "frames: choose a smaller batch size or record more."
-            )
+        check_batch(batch_size, count)
         self.count, self.batch_size, self.steps, self.seed = count, batch_size, steps, seed
         self.done = start
 

@@ -62,7 +62,7 @@ class PortraitDriver(PresetModel):
         codes: The trained codes `(h, w, K_c, d_c)`, or `None` for zeros until weights are loaded.
         image_size: Height and width of the heatmaps, in pixels.
         context: Number of neighbouring frames, the heatmaps' channels.
-        base_channels: Channels of the encoder's first level.
+        driver_base_channels: Channels of the encoder's first level.
         driver_multipliers: Channel multiplier of each level.
         num_blocks: Residual blocks of a level.
         latent_dim: `d`, depth of the features.
@@ -105,7 +105,7 @@ class PortraitDriver(PresetModel):
         codes=None,
         image_size=512,
         context=7,
-        base_channels=64,
+        driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
         num_blocks=2,
         latent_dim=256,
@@ -129,12 +129,12 @@ class PortraitDriver(PresetModel):
         }
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype
         policy = dtype or keras.config.dtype_policy()
-        check_groups(base_channels, driver_multipliers, norm_groups)
+        check_groups(driver_base_channels, driver_multipliers, norm_groups)
         grid = grid_of(image_size, driver_multipliers)
         encoder = build_encoder(
             image_size,
             context,
-            base_channels,
+            driver_base_channels,
             driver_multipliers,
             num_blocks,
             latent_dim,

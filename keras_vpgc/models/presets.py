@@ -19,6 +19,7 @@ PRESETS: dict[str, dict] = {
         "network": {
             "image_size": 512,
             "base_channels": 64,
+            "driver_base_channels": 64,
             "multipliers": (1, 1, 2, 2, 4, 8),
             "driver_multipliers": (1, 1, 2, 2, 4, 4),
             "latent_dim": 256,
@@ -43,6 +44,7 @@ PRESETS: dict[str, dict] = {
         "network": {
             "image_size": 512,
             "base_channels": 64,
+            "driver_base_channels": 64,
             "multipliers": (1, 1, 2, 2, 4, 8),
             "driver_multipliers": (1, 1, 2, 2, 4, 4),
             "latent_dim": 256,
@@ -56,6 +58,7 @@ PRESETS: dict[str, dict] = {
         "network": {
             "image_size": 256,
             "base_channels": 64,
+            "driver_base_channels": 64,
             "multipliers": (1, 1, 2, 2, 4),
             "driver_multipliers": (1, 1, 2, 2, 4),
             "latent_dim": 256,
@@ -69,6 +72,7 @@ PRESETS: dict[str, dict] = {
         "network": {
             "image_size": 128,
             "base_channels": 32,
+            "driver_base_channels": 32,
             "num_blocks": 1,
             "multipliers": (1, 2, 2, 4),
             "driver_multipliers": (1, 2, 2, 4),
@@ -91,6 +95,7 @@ PRESETS: dict[str, dict] = {
         "network": {
             "image_size": 64,
             "base_channels": 16,
+            "driver_base_channels": 16,
             "num_blocks": 1,
             "multipliers": (1, 2, 2),
             "driver_multipliers": (1, 2, 2),

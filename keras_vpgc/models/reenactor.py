@@ -25,8 +25,9 @@ class PortraitReenactor(PresetModel):
     Args:
         image_size: Height and width of the image, in pixels.
         context: Number of neighbouring frames that the driver sees.
-        base_channels, multipliers, driver_multipliers, num_blocks, latent_dim, norm_groups,
-            attention_sizes: See `PortraitAutoencoder` and `PortraitDriver`.
+        base_channels, multipliers, driver_base_channels, driver_multipliers, num_blocks,
+            latent_dim, norm_groups, attention_sizes: See `PortraitAutoencoder` and
+            `PortraitDriver`.
         codebook, codes_per_cell, code_dim, code_scale, window_size, mode, temperature,
             implementation, num_codes: See `PortraitAutoencoder`.
         texture_prior, global_context, mlp_depth, transformer_blocks, transformer_heads,
@@ -60,6 +61,7 @@ class PortraitReenactor(PresetModel):
         context=7,
         base_channels=64,
         multipliers=(1, 1, 2, 2, 4, 8),
+        driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
         num_blocks=2,
         latent_dim=256,
@@ -98,12 +100,18 @@ class PortraitReenactor(PresetModel):
                 "A vanilla codebook has no grid to take a texture prior from: give the driver "
                 "texture_prior=False."
             )
-        check_groups(base_channels, (*multipliers, *driver_multipliers), norm_groups)
+        check_groups(base_channels, multipliers, norm_groups)
+        check_groups(driver_base_channels, driver_multipliers, norm_groups)
         grid = grid_of(image_size, multipliers)
         blocks = (num_blocks, latent_dim, norm_groups, attention_sizes, policy)
         heatmap = layers.LandmarkHeatmap(image_size, line_width, name="heatmap", dtype=policy)
         encoder = build_encoder(
-            image_size, context, base_channels, driver_multipliers, *blocks, name="driver_encoder"
+            image_size,
+            context,
+            driver_base_channels,
+            driver_multipliers,
+            *blocks,
+            name="driver_encoder",
         )
         head = build_head(
             grid,
@@ -172,13 +180,8 @@ class PortraitReenactor(PresetModel):
         Raises:
             VPGCError: if the two do not fit.
         """
+        _check_pair(autoencoder, driver)
         first, second = autoencoder.get_config(), driver.get_config()
-        for key in ("image_size", "latent_dim"):
-            if first[key] != second[key]:
-                raise VPGCError(
-                    f"The autoencoder's {key} is {first[key]} but the driver's is {second[key]}: "
-                    "train the driver on this autoencoder's features."
-                )
         config = {**first, **second, "dtype": "float32", "name": "portrait_reenactor", **overrides}
         for key in ("codebook_weight", "commitment_weight", "vq_scale"):
             config.pop(key)
@@ -188,3 +191,17 @@ class PortraitReenactor(PresetModel):
         model.codebook.set_weights(autoencoder.codebook.get_weights())
         model.decoder.set_weights(autoencoder.decoder.get_weights())
         return model
+
+
+def _check_pair(autoencoder, driver):
+    """Refuse an autoencoder and a driver whose features have different shapes."""
+    first, second = autoencoder.decoder.input_shape, driver.output_shape
+    if autoencoder.image_size != driver.image_size or first != second:
+        sizes = [
+            f"{x.image_size} pixels and features {h}x{w}x{d}"
+            for x, (_, h, w, d) in ((autoencoder, first), (driver, second))
+        ]
+        raise VPGCError(
+            f"The autoencoder has {sizes[0]} but the driver {sizes[1]}: give both one image_size "
+            "and latent_dim, and multipliers and driver_multipliers of one length."
+        )

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_vpgc.config import Recipe, TrainConfig, resolve
-from keras_vpgc.data.dataset import FrameBatches
+from keras_vpgc.data.dataset import FrameBatches, check_batch
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68, eye_opening, mouth_opening
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
@@ -107,10 +107,15 @@ def train_puppet(
         portrait = Portrait(portrait)
     run = Path(run)
     config = resolve(preset, network, recipe, seed)
-    _start_run(run, config, portrait)
     if verbose == "auto":
         verbose = 1 if sys.stdout.isatty() else 2
+    # What does not fit shows here, before anything is written.
     keras.utils.set_random_seed(seed)
+    autoencoder, driver = _build_models(config)
+    _join(autoencoder, driver, config)
+    for size in (config.recipe.batch_size, config.recipe.driver_batch_size):
+        check_batch(size, len(portrait.indices("train")))
+    _start_run(run, config, portrait)
 
     puppet_file = run / "puppet.keras"
     if puppet_file.exists():
@@ -125,7 +130,6 @@ def train_puppet(
     if file.exists():
         autoencoder = keras.saving.load_model(file, compile=False)
     else:
-        autoencoder = _build(PortraitAutoencoder, config)
         _fit_codebook(
             autoencoder, images, validation_images, config, run, augmentation, perceptual, verbose
         )
@@ -135,8 +139,9 @@ def train_puppet(
     if file.exists():
         driver = keras.saving.load_model(file, compile=False)
     else:
-        driver = _fit_stage_2(
+        _fit_stage_2(
             autoencoder,
+            driver,
             portrait,
             (images, train),
             (validation_images, validation),
@@ -146,13 +151,7 @@ def train_puppet(
         )
         _save(driver, file)
 
-    reenactor = PortraitReenactor.from_models(
-        autoencoder,
-        driver,
-        line_width=config.network.get("line_width"),
-        output=config.network.get("output", "float"),
-        metadata=puppet_metadata(portrait, config),
-    )
+    reenactor = _join(autoencoder, driver, config, puppet_metadata(portrait, config))
     _save(reenactor, puppet_file)
     return reenactor
 
@@ -190,10 +189,25 @@ def _start_run(run, config, portrait):
     os.replace(partial, run / "run.json")
 
 
-def _build(cls, config: TrainConfig, **extra):
-    accepted = inspect.signature(cls.__init__).parameters
-    arguments = {k: v for k, v in config.network.items() if k in accepted}
-    return cls(**{**arguments, "dtype": config.recipe.precision, **extra})
+def _build_models(config: TrainConfig):
+    network = {**config.network, "dtype": config.recipe.precision}
+    if network.get("codebook", "grid") == "vanilla":
+        network["texture_prior"] = False
+    models = []
+    for cls in (PortraitAutoencoder, PortraitDriver):
+        accepted = inspect.signature(cls.__init__).parameters
+        models.append(cls(**{k: v for k, v in network.items() if k in accepted}))
+    return models
+
+
+def _join(autoencoder, driver, config, metadata=None):
+    return PortraitReenactor.from_models(
+        autoencoder,
+        driver,
+        line_width=config.network.get("line_width"),
+        output=config.network.get("output", "float"),
+        metadata=metadata,
+    )
 
 
 def _save(model, file):
@@ -254,14 +268,10 @@ def _fit_codebook(
     )
 
 
-def _fit_stage_2(autoencoder, portrait, training, validation, config, run, verbose):
+def _fit_stage_2(autoencoder, driver, portrait, training, validation, config, run, verbose):
     recipe = config.recipe
-    extra = {}
-    if config.network.get("codebook", "grid") == "vanilla":
-        extra["texture_prior"] = False
-    else:
-        extra["codes"] = autoencoder.codebook.codes
-    driver = _build(PortraitDriver, config, **extra)
+    if driver.codebook is not None:
+        driver.codebook.set_weights(autoencoder.codebook.get_weights())
     (images, train), (validation_images, validation_indices) = training, validation
     if verbose:
         print(f"Stage 2, the driver: {recipe.driver_steps} steps of {recipe.driver_batch_size}.")
@@ -282,7 +292,6 @@ def _fit_stage_2(autoencoder, portrait, training, validation, config, run, verbo
         callbacks=_callbacks(run, "driver", recipe),
         verbose=verbose,
     )
-    return driver
 
 
 def _epoch(steps):

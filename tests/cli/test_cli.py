@@ -1,0 +1,138 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import keras_vpgc
+from keras_vpgc.cli import main
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def vpgc(monkeypatch, capsys):
+    """Run the command in this process: `vpgc("prepare", ...)` -> (exit code, out, err)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vpgc", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def refused(result, *words):
+    """One sentence, exit code 1, no traceback."""
+    code, out, error = result
+    assert code == 1
+    assert error.startswith("vpgc: ") and error.count("\n") == 1
+    assert "Traceback" not in error + out
+    for word in words:
+        assert word in error
+
+
+def test_the_whole_way(vpgc, clip, tmp_path):
+    code, out, _ = vpgc("prepare", clip, "-o", tmp_path / "p", "--size", 64)
+    assert code == 0 and "75 frames of 64x64" in out
+    code, out, _ = vpgc(
+        "train", tmp_path / "p", "-o", tmp_path / "r", "--preset", "vpgc_tiny", "--steps", 2,
+        "--driver-steps", 2, "--set", "learning_rate=1e-4", "--set", "codes_per_cell=8",
+    )  # fmt: skip
+    assert code == 0 and "puppet.keras is ready" in out
+    config = json.loads((tmp_path / "r" / "run.json").read_text())["config"]
+    assert config["recipe"]["learning_rate"] == 1e-4 and config["network"]["codes_per_cell"] == 8
+    out_file = tmp_path / "o.mp4"
+    code, out, _ = vpgc("reenact", tmp_path / "r", "--driving", clip, "-o", out_file, "--stop", 5)
+    assert code == 0 and out_file.exists()
+    code, out, _ = vpgc("evaluate", tmp_path / "r", "--no-landmarks")
+    assert code == 0 and "| driven |" in out
+    assert (tmp_path / "r" / "evaluation" / "contact_sheet.png").exists()
+
+
+def test_demo_on_an_own_video(vpgc, clip, tmp_path):
+    code, out, _ = vpgc(
+        "demo", "--video", clip, "-o", tmp_path / "d", "--minutes", 0.1, "--preset", "vpgc_tiny"
+    )
+    assert code == 0
+    assert "the mean training frame" in out and "| driven |" in out
+    assert (tmp_path / "d" / "run" / "evaluation" / "driven.mp4").exists()
+
+
+def test_help_and_version(vpgc):
+    code, out, _ = vpgc("--version")
+    assert (code, out.strip()) == (0, f"keras_vpgc {keras_vpgc.__version__}")
+    code, out, _ = vpgc("train", "--help")
+    assert code == 0 and "--preset" in out and "portrait folder" in out
+
+
+def test_bad_videos(vpgc, clip, tmp_path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:2000])
+    (tmp_path / "notes.txt").write_text("no video")
+    before = sorted(x.name for x in tmp_path.iterdir())
+    for name, words in (
+        ("missing.mp4", "There is no file"),
+        ("empty.mp4", "is empty"),
+        ("cut.mp4", "cannot be read as a video"),
+        ("notes.txt", "cannot be read as a video"),
+    ):
+        refused(vpgc("prepare", tmp_path / name, "-o", tmp_path / "p"), name, words)
+        refused(vpgc("demo", "--video", tmp_path / name, "-o", tmp_path / "d"), name, words)
+    assert sorted(x.name for x in tmp_path.iterdir()) == before
+
+
+def test_bad_settings(vpgc, portrait, tmp_path):
+    def train(*more):
+        return vpgc("train", portrait.path, "-o", tmp_path / "r", "--preset", "vpgc_tiny", *more)
+
+    refused(vpgc("train", tmp_path / "no", "-o", tmp_path / "r"), "is no portrait folder")
+    refused(
+        vpgc("train", portrait.path, "-o", tmp_path / "r", "--preset", "big"), "no preset 'big'"
+    )
+    refused(train("--set", "learning_rat=1"), "did you mean 'learning_rate'?")
+    refused(train("--set", "steps"), "KEY=VALUE")
+    refused(train("--set", "window_size=20"), "window of 20 cells does not fit a grid of 16x16")
+    refused(train("--set", "code_dim=5"), "cannot be split into codes of length 5")
+    refused(train("--set", "multipliers=[1,2,2,2]"), "8x8", "16x16")
+    refused(train("--batch-size", 1000), "batch of 1000 frames is larger")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_another_version_and_missing_ones(vpgc, run, clip, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    info = json.loads((run / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**info, "schema_version": 3}))
+    words = "schema version 3 but this keras_vpgc reads 1"
+    refused(vpgc("evaluate", tmp_path / "run"), words)
+    refused(
+        vpgc("reenact", tmp_path / "nowhere", "--driving", clip, "-o", tmp_path / "o.mp4"),
+        "There is no puppet",
+    )
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["run"]
+
+
+def test_real_process_ends_without_a_traceback(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "keras_vpgc.cli", "prepare", "no.mp4", "-o", str(tmp_path / "p")],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stdout == "" and "Traceback" not in result.stderr
+    assert "There is no file no.mp4" in result.stderr
+
+
+def test_import_needs_only_keras_numpy_and_a_backend():
+    code = (
+        "import sys, keras_vpgc\n"
+        "heavy = {'cv2', 'mediapipe', 'skimage', 'typer', 'pydantic', 'av', 'tqdm', 'keras_cv'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

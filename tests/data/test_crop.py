@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from keras_vpgc import VPGCError
+from keras_vpgc.data import Crop
+from keras_vpgc.data.crop import apply, choose_crop, from_crop, parse, to_crop
+
+pytestmark = pytest.mark.once
+
+
+def test_crop_is_read_from_text():
+    assert parse("36,0,288") == Crop(36, 0, 288)
+    for text in ("36,0", "a,b,c", "1,2,-3", ""):
+        with pytest.raises(VPGCError, match="three numbers X,Y,SIZE"):
+            parse(text)
+
+
+def test_points_go_into_the_crop_and_back(rng):
+    points = rng.uniform(0, 300, size=(5, 7, 3)).astype("float32")
+    crop = Crop(20, 30, 200)
+    inside = to_crop(points, crop)
+    np.testing.assert_allclose(inside[..., 0], (points[..., 0] - 20) / 200, atol=1e-6)
+    np.testing.assert_allclose(inside[..., 1], (points[..., 1] - 30) / 200, atol=1e-6)
+    np.testing.assert_allclose(inside[..., 2], points[..., 2] / 200, atol=1e-6)
+    np.testing.assert_allclose(from_crop(inside, crop), points, atol=1e-3)
+    np.testing.assert_allclose(to_crop(points[..., :2], crop), inside[..., :2])
+
+
+def test_crop_holds_the_face_in_all_frames_but_a_few_wrong_ones(rng):
+    face = rng.uniform(-1, 1, size=(50, 2)) * [40, 60]
+    centres = np.linspace([280, 190], [320, 210], 200)
+    points = face + centres[:, None]
+    points[3] += 250  # the tracker was wrong once
+    valid = np.ones(200, bool)
+    valid[10] = False
+    points[10] = np.nan
+    crop = choose_crop(points, valid, 640, 480)
+    good = np.delete(points, [3, 10], axis=0)
+    assert crop.x <= good[..., 0].min() and crop.x + crop.size >= good[..., 0].max()
+    assert crop.y <= good[..., 1].min() and crop.y + crop.size >= good[..., 1].max()
+    assert crop.x >= 0 and crop.x + crop.size <= 640
+    # Hair and shoulders have room, the face is not lost in the picture.
+    assert 1.4 < crop.size / np.ptp(good[..., 1], axis=1).max() < 2.2
+    assert crop.size == int(crop.size)
+
+
+def test_crop_of_a_face_at_the_edge_stays_inside():
+    points = np.random.default_rng(0).uniform(0, 100, size=(30, 50, 2))
+    crop = choose_crop(points, np.ones(30, bool), 160, 120)
+    assert crop == Crop(0, 0, 120)
+
+
+def test_crop_beyond_the_picture_repeats_its_edge():
+    frame = np.zeros((10, 10, 3), "uint8")
+    frame[:, 9] = 200
+    found = apply(frame, Crop(5, 0, 10), 10)
+    assert (found[:, 4:] == 200).all() and (found[:, :4] == 0).all()

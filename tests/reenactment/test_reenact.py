@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from keras_vpgc import VPGCError
+from keras_vpgc.data.video import read_frames
+from keras_vpgc.reenactment import Puppet, reenact
+
+pytestmark = pytest.mark.once
+
+
+def test_own_video_drives_the_puppet(run, portrait, clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    path = reenact(run, clip, target, start=10, stop=20, side_by_side=True, progress=False)
+    frames = list(read_frames(path))
+    assert len(frames) == 10 and frames[0].shape == (64, 128, 3)
+    # Left the driving face in the portrait's crop, right what the puppet makes of its landmarks.
+    truth = portrait.frames(np.arange(10, 20))
+    left = np.stack([f[:, :64] for f in frames]).astype(int)
+    assert np.abs(left - truth).mean() < 6
+    driven = Puppet.load(run).drive(portrait.landmarks[10:20])
+    right = np.stack([f[:, 64:] for f in frames]).astype(int)
+    assert np.abs(right - driven).mean() < 6
+
+
+def test_existing_output_and_bad_driver_change_nothing(run, clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"mine")
+    with pytest.raises(VPGCError, match="out.mp4 exists"):
+        reenact(run, clip, target, progress=False)
+    assert target.read_bytes() == b"mine"
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(VPGCError, match="text.mp4 cannot be read as a video"):
+        reenact(run, tmp_path / "text.mp4", tmp_path / "new.mp4", progress=False)
+    assert not (tmp_path / "new.mp4").exists()
+
+
+def test_driver_without_a_face(test_data, run, tmp_path):
+    source = test_data / "hard" / "no_face.mp4"
+    with pytest.raises(VPGCError, match="No face was found in any of the 95 frames"):
+        reenact(run, source, tmp_path / "new.mp4", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_person_drives_the_puppet(test_data, run, tmp_path):
+    """A real driver of another size and rate: every frame is there and a face is in view."""
+    source = test_data / "talking_man_604.mp4"
+    path = reenact(run, source, tmp_path / "new.mp4", stop=12, progress=False)
+    assert len(list(read_frames(path))) == 12

@@ -1,0 +1,201 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vpgc import VPGCError, backend
+from keras_vpgc.losses import PerceptualLoss, discriminator_loss, generator_loss
+from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder
+from keras_vpgc.training import CodebookTrainer
+from tests.layers.layer_case import to_numpy
+
+
+def build(discriminator=True, compile=None, autoencoder=None, **settings):
+    keras.utils.set_random_seed(2)
+    trainer = CodebookTrainer(
+        PortraitAutoencoder.from_preset("vpgc_tiny", **(autoencoder or {})),
+        PatchDiscriminator(64, discriminator_channels=8) if discriminator else None,
+        **settings,
+    )
+    trainer.compile(**(compile or {}))
+    return trainer
+
+
+def sgd(*rates):
+    names = ("optimizer", "code_optimizer", "discriminator_optimizer")
+    return {name: keras.optimizers.SGD(rate) for name, rate in zip(names, rates, strict=False)}
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, size=(4, 64, 64, 3), dtype="uint8")
+
+
+def values(model):
+    return {v.path: to_numpy(v) for v in model.weights}
+
+
+def changed(before, after):
+    return {k for k in before if np.abs(before[k] - after[k]).max() > 0}
+
+
+def direct(loss, variables):
+    (value,), pullback = backend.vjp(lambda: (loss(),), variables)
+    return float(to_numpy(value)), [to_numpy(g) for g in pullback((ops.ones_like(value),))]
+
+
+@pytest.mark.parametrize("kind", ["hinge", "lsgan"])
+def test_step_is_the_gradient_of_the_papers_loss(images, kind):
+    """One SGD step against two plain backward passes, lambda included."""
+    trainer = build(compile=sgd(1.0, 1.0, 1.0), adversarial=kind)
+    model, discriminator = trainer.autoencoder, trainer.discriminator
+    x = images.astype("float32") / 127.5 - 1.0
+    last = model.decoder.layers[-1].kernel
+
+    def l1():
+        return ops.mean(ops.abs(model(x, training=True) - x))
+
+    def adversarial():
+        return generator_loss(discriminator(model(x, training=True)), kind)
+
+    norms = [np.linalg.norm(direct(loss, [last])[1][0]) for loss in (l1, adversarial)]
+    weight = 0.8 * np.clip(norms[0] / (norms[1] + 1e-4), 0, 1e4)
+
+    def total():
+        return l1() + sum(model.losses) + weight * adversarial()
+
+    def judged():
+        fakes = ops.stop_gradient(model(x))
+        return discriminator_loss(discriminator(x), discriminator(fakes), kind)
+
+    wanted_loss, wanted = direct(total, model.trainable_variables)
+    wanted_judged, wanted_discriminator = direct(judged, discriminator.trainable_variables)
+    before = values(model) | values(discriminator)
+    logs = trainer.fit(images, batch_size=4, shuffle=False, verbose=0).history
+    after = values(model) | values(discriminator)
+
+    assert logs["lambda"][0] == pytest.approx(weight, rel=1e-3)
+    assert logs["loss"][0] == pytest.approx(wanted_loss, rel=1e-4)
+    assert logs["discriminator"][0] == pytest.approx(wanted_judged, rel=1e-4)
+    variables = model.trainable_variables + discriminator.trainable_variables
+    for v, grad in zip(variables, wanted + wanted_discriminator, strict=True):
+        found = before[v.path] - after[v.path]
+        np.testing.assert_allclose(found, grad, rtol=1e-2, atol=2e-4, err_msg=v.path)
+
+
+def test_constant_lambda(images):
+    trainer = build(adaptive=False, adversarial_weight=0.125)
+    logs = trainer.fit(images, batch_size=4, verbose=0).history
+    assert logs["lambda"][0] == pytest.approx(0.125)
+
+
+def test_each_part_has_its_own_optimiser(images):
+    trainer = build(compile=sgd(0.0, 0.1, 0.0))
+    before = values(trainer)
+    trainer.fit(images, batch_size=2, verbose=0)
+    assert {p.rsplit("/", 1)[-1] for p in changed(before, values(trainer))} >= {"codes"}
+    moved = {p for p in changed(before, values(trainer)) if "codes" not in p}
+    assert not [p for p in moved if p.startswith(("encoder", "decoder", "discriminator_"))]
+
+    trainer = build(compile=sgd(0.0, 0.0, 0.1))
+    before = values(trainer.discriminator), values(trainer.autoencoder)
+    trainer.fit(images, batch_size=2, verbose=0)
+    assert changed(before[0], values(trainer.discriminator))
+    assert not changed(before[1], values(trainer.autoencoder))
+
+
+def test_discriminator_joins_at_its_step_across_fits(images):
+    trainer = build(adversarial_start=3)
+    before = values(trainer.discriminator)
+    logs = trainer.fit(images, batch_size=2, epochs=1, verbose=0).history
+    assert "lambda" not in logs
+    assert not changed(before, values(trainer.discriminator))
+    # Steps 2 and 3: the second of them is past the start.
+    logs = trainer.fit(images, batch_size=2, epochs=1, verbose=0).history
+    assert "lambda" in logs
+    assert changed(before, values(trainer.discriminator))
+    assert int(trainer.optimizer.iterations.numpy()) == 4
+
+
+def test_adam_state_goes_on_in_a_second_fit(images):
+    """Two fits are one: the optimisers' moments are carried over on every backend."""
+    x = images[:2]
+    once, twice = (build(discriminator=False) for _ in range(2))
+    once.fit(x, batch_size=2, epochs=4, shuffle=False, verbose=0)
+    twice.fit(x, batch_size=2, epochs=2, shuffle=False, verbose=0)
+    twice.fit(x, batch_size=2, epochs=2, shuffle=False, verbose=0)
+    a, b = values(once.autoencoder), values(twice.autoencoder)
+    for path in a:
+        np.testing.assert_allclose(a[path], b[path], atol=2e-5, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "hard"}, {"codebook": "vanilla"}], ids=["soft", "hard", "vanilla"]
+)
+def test_loss_falls_and_codes_move(images, settings):
+    trainer = build(
+        discriminator=False,
+        autoencoder={"num_codes": 32, **settings},
+        compile={"learning_rate": 1e-3},
+    )
+    codes = to_numpy(trainer.autoencoder.codebook.weights[0])
+    smooth = np.full_like(images, 200)
+    smooth[:, :32] = 60
+    history = trainer.fit(smooth, batch_size=2, epochs=6, verbose=0).history["l1"]
+    assert history[-1] < 0.7 * history[0]
+    assert np.abs(to_numpy(trainer.autoencoder.codebook.weights[0]) - codes).max() > 1e-4
+
+
+def test_perceptual_term_joins_the_loss(images):
+    x = keras.Input((64, 64, 3))
+    features = keras.Model(x, [keras.layers.Conv2D(4, 3, strides=4)(x)])
+    trainer = build(
+        discriminator=False,
+        perceptual=PerceptualLoss(features),
+        perceptual_weight=0.5,
+        l1_weight=2.0,
+        compile=sgd(0.0, 0.0),
+    )
+    logs = trainer.fit(images, batch_size=4, verbose=0).history
+    wanted = 2.0 * logs["l1"][0] + 0.5 * logs["perceptual"][0] + logs["vq"][0]
+    assert logs["loss"][0] == pytest.approx(wanted, rel=1e-5)
+    assert logs["perceptual"][0] > 0
+
+
+def test_evaluate_and_psnr(images):
+    trainer = build(discriminator=False)
+    logs = trainer.evaluate((images,), batch_size=2, verbose=0, return_dict=True)
+    y = np.clip(trainer.predict(images, verbose=0), -1, 1)
+    x = images / 127.5 - 1.0
+    psnr = 10 * np.log10(4 / ((x - y) ** 2).mean((1, 2, 3)))
+    assert logs["psnr"] == pytest.approx(psnr.mean(), abs=1e-3)
+    # Floats in [-1, 1] are the same images.
+    again = trainer.evaluate((x.astype("float32"),), batch_size=2, verbose=0, return_dict=True)
+    assert again["loss"] == pytest.approx(logs["loss"], rel=1e-5)
+
+
+def test_trained_models_are_saved_without_their_trainer(images, tmp_path):
+    trainer = build()
+    trainer.fit(images, batch_size=2, verbose=0)
+    trainer.autoencoder.save(tmp_path / "a.keras")
+    trainer.discriminator.save(tmp_path / "d.keras")
+    x = images.astype("float32") / 127.5 - 1.0
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert not loaded.compiled
+    np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(trainer(images)), atol=1e-5)
+    judged = keras.saving.load_model(tmp_path / "d.keras")(x)
+    np.testing.assert_allclose(
+        to_numpy(judged[0]), to_numpy(trainer.discriminator(x)[0]), atol=1e-5
+    )
+
+
+def test_mixed_precision_trains(images):
+    trainer = build(autoencoder={"dtype": "mixed_bfloat16"})
+    logs = trainer.fit(images, batch_size=2, epochs=2, verbose=0).history
+    assert all(np.isfinite(v).all() for v in logs.values())
+    assert all(v.dtype == "float32" for v in trainer.trainable_variables)
+
+
+def test_unknown_adversarial_loss():
+    with pytest.raises(VPGCError, match="no adversarial loss 'wgan'"):
+        build(adversarial="wgan")

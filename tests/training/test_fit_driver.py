@@ -1,0 +1,76 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_vpgc import VPGCError
+from keras_vpgc.layers import LandmarkHeatmap
+from keras_vpgc.models import PortraitAutoencoder, PortraitDriver
+from keras_vpgc.training import draw, encode, fit_driver
+from tests.layers.layer_case import to_numpy
+
+
+def test_encode_gives_the_encoders_features(rng):
+    model = PortraitAutoencoder.from_preset("vpgc_tiny")
+    images = rng.integers(0, 256, size=(5, 64, 64, 3), dtype="uint8")
+    # A last batch of another size must not matter.
+    found = encode(model, images, batch_size=2, dtype="float32")
+    wanted = to_numpy(model.encoder(images / np.float32(127.5) - 1))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_draw_gives_the_heatmap_layers_picture(rng):
+    landmarks = rng.uniform(size=(5, 68, 2)).astype("float32")
+    found = draw(landmarks, 32, batch_size=2)
+    wanted = to_numpy(LandmarkHeatmap(32)(landmarks[:, None]))[..., 0]
+    assert found.dtype == np.uint8
+    assert np.abs(found / 255 - wanted).max() <= 0.502 / 255 + 1e-4
+
+
+def test_driver_learns_features_that_follow_the_landmarks(rng):
+    """Landmarks that only shift, features that follow the shift: the driver must find it."""
+    face = rng.uniform(0.3, 0.7, size=(68, 2))
+    shift = np.linspace(-0.15, 0.15, 24)
+    landmarks = np.stack([face + [s, 0] for s in shift]).astype("float32")
+    features = np.broadcast_to(np.sign(shift)[:, None, None, None] * 0.5, (24, 16, 16, 32)).astype(
+        "float32"
+    )
+    indices = rng.permutation(24)[:18]
+    held_out = np.setdiff1d(np.arange(24), indices)
+    driver = PortraitDriver.from_preset("vpgc_tiny")
+    history = fit_driver(
+        driver,
+        landmarks,
+        features[indices],
+        indices,
+        (features[held_out], held_out),
+        steps=40,
+        batch_size=6,
+        learning_rate=2e-3,
+        steps_per_epoch=20,
+        verbose=0,
+    ).history
+    # 10 * L1 (Eq. 8) starts near 5; knowing nothing of the landmarks it would stay there.
+    assert history["val_loss"][-1] < 2.5
+    assert len(history["loss"]) == 2
+
+
+def test_features_and_frames_must_belong_together():
+    driver = PortraitDriver.from_preset("vpgc_tiny")
+    with pytest.raises(VPGCError, match="3 features for 2 frames"):
+        fit_driver(driver, np.zeros((9, 68, 2)), np.zeros((3, 16, 16, 32)), np.arange(2))
+
+
+def test_loss_is_eq_8(rng):
+    driver = PortraitDriver.from_preset("vpgc_tiny")
+    landmarks = rng.uniform(size=(4, 68, 2)).astype("float32")
+    features = rng.normal(size=(4, 16, 16, 32)).astype("float32")
+    fit_driver(
+        driver, landmarks, features, np.arange(4), steps=1, batch_size=4, learning_rate=0.0,
+        verbose=0,
+    )  # fmt: skip
+    heatmaps = draw(landmarks, 64)[[[0, 0, 0, 0, 1, 2, 3]]]
+    heatmaps = np.moveaxis(heatmaps, 1, -1).astype("float32") / 255
+    loss = driver.evaluate(heatmaps, features[:1], verbose=0)
+    wanted = 10 * np.abs(to_numpy(driver(heatmaps)) - features[:1]).mean()
+    assert loss == pytest.approx(wanted, rel=1e-4)
+    assert keras.backend.standardize_dtype(driver(heatmaps).dtype) == "float32"

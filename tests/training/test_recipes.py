@@ -1,0 +1,158 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vpgc import VPGCError
+from keras_vpgc.config import resolve
+from keras_vpgc.training.callbacks import TimeLimit
+from keras_vpgc.training.recipes import read_run, train_puppet
+from tests.layers.layer_case import to_numpy
+
+
+def test_run_folder_holds_what_the_design_says(run, portrait):
+    assert {x.name for x in run.iterdir()} == {
+        "run.json",
+        "autoencoder.keras",
+        "driver.keras",
+        "puppet.keras",
+        "logs",
+    }
+    info = read_run(run)
+    assert info["config"]["recipe"]["steps"] == 2
+    assert info["backend"] == keras.backend.backend()
+    puppet = keras.saving.load_model(run / "puppet.keras")
+    autoencoder = keras.saving.load_model(run / "autoencoder.keras")
+    driver = keras.saving.load_model(run / "driver.keras")
+    codes = to_numpy(autoencoder.codebook.codes)
+    np.testing.assert_array_equal(to_numpy(puppet.codebook.codes), codes)
+    np.testing.assert_array_equal(to_numpy(driver.codebook.codes), codes)
+    metadata = puppet.metadata
+    assert metadata["schema_version"] == 1
+    assert metadata["crop"] == portrait.info["crop"]
+    assert np.array(metadata["shape"]).shape == (478, 3)
+    low, middle, high = metadata["seen"]["mouth_opening"]
+    assert 0 <= low <= middle <= high
+    # The middle of the face lies in the picture.
+    assert 0.3 < metadata["seen"]["x"][1] < 0.7
+
+
+def test_trained_run_is_not_trained_again(run, portrait):
+    before = {x.name: x.stat().st_mtime_ns for x in run.iterdir()}
+    recipe = {"steps": 2, "driver_steps": 2}
+    train_puppet(portrait, run, "vpgc_tiny", recipe=recipe, verbose=0)
+    assert {x.name: x.stat().st_mtime_ns for x in run.iterdir()} == before
+    with pytest.raises(VPGCError, match="other settings: choose another folder"):
+        train_puppet(portrait, run, "vpgc_tiny", recipe={"steps": 3}, verbose=0)
+
+
+def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch):
+    from keras_vpgc.training import recipes
+
+    recipe = {"steps": 1, "driver_steps": 1}
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "_fit_stage_2", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
+    stage_1 = (tmp_path / "r" / "autoencoder.keras").stat().st_mtime_ns
+    train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
+    assert (tmp_path / "r" / "puppet.keras").exists()
+    assert (tmp_path / "r" / "autoencoder.keras").stat().st_mtime_ns == stage_1
+    assert not list((tmp_path / "r").glob(".*"))
+
+
+def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
+    settings = {"codebook": "vanilla", "num_codes": 32}
+    recipe = {"steps": 1, "driver_steps": 1, "adversarial": "lsgan", "adversarial_start": 0}
+    puppet = train_puppet(
+        portrait, tmp_path / "r", "vpgc_tiny", network=settings, recipe=recipe, verbose=0
+    )
+    assert puppet.codebook.weights[0].shape == (32, 32)
+    assert puppet.get_config()["texture_prior"] is False
+
+
+@pytest.mark.parametrize("library", ["keras", "keras-cv"])
+def test_training_takes_an_augmentation(library, portrait, tmp_path):
+    if library == "keras":
+        layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)
+    else:
+        import keras_cv
+
+        layer = keras_cv.layers.RandomHue(0.5, value_range=(0, 255), seed=1)
+    seen = []
+
+    def augmentation(images, training):
+        result = layer(images, training=training)
+        seen.append((np.asarray(images), np.asarray(keras.ops.convert_to_numpy(result))))
+        return result
+
+    recipe = {"steps": 2, "driver_steps": 1}
+    train_puppet(
+        portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, augmentation=augmentation, verbose=0
+    )
+    assert len(seen) >= 2
+    assert all(np.abs(a - b).max() > 1 for a, b in seen)
+    assert (tmp_path / "r" / "puppet.keras").exists()
+
+
+def test_time_limit_ends_a_stage(portrait, tmp_path):
+    recipe = {"steps": 10_000, "driver_steps": 10_000, "time_limit": 0.01}
+    train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
+    assert (tmp_path / "r" / "puppet.keras").exists()
+
+
+@pytest.mark.once
+def test_time_limit_says_that_it_was_reached():
+    limit = TimeLimit(0.0)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mae")
+    model.fit(np.ones((8, 1)), np.ones((8, 1)), 1, epochs=5, callbacks=[limit], verbose=0)
+    assert limit.reached
+    assert int(model.optimizer.iterations.numpy()) == 1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(preset="vpgc_12"), "no preset 'vpgc_12'"),
+        (dict(preset="vpgc_tiny", recipe={"stepz": 3}), "no recipe setting 'stepz'.*'steps'"),
+        (dict(preset="vpgc_tiny", network={"code_dims": 3}), "'code_dims'.*'code_dim'"),
+        (dict(preset="vpgc_tiny", recipe={"steps": 0}), "recipe.steps|steps cannot be 0"),
+        (dict(preset="vpgc_tiny", recipe={"precision": "half"}), "precision cannot be 'half'"),
+    ],
+)
+def test_settings_are_checked_before_anything_starts(arguments, message):
+    with pytest.raises(VPGCError, match=message):
+        resolve(**arguments)
+
+
+@pytest.mark.once
+def test_settings_that_do_not_fit_leave_nothing_behind(portrait, tmp_path):
+    for network, message in (
+        ({"window_size": 17}, "window of 17 cells"),
+        ({"code_dim": 5}, "cannot be split into codes of length 5"),
+        ({"multipliers": [1, 2]}, "grid"),
+    ):
+        with pytest.raises(VPGCError, match=message):
+            train_puppet(portrait, tmp_path / "r", "vpgc_tiny", network=network, verbose=0)
+        assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.once
+def test_run_of_another_schema_version(run, tmp_path):
+    info = json.loads((run / "run.json").read_text())
+    info["schema_version"] = 99
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(VPGCError, match="schema version 99 but this keras_vpgc reads 1"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(VPGCError, match="is damaged"):
+        read_run(tmp_path)
+    with pytest.raises(VPGCError, match="no run folder"):
+        read_run(tmp_path / "nowhere")
