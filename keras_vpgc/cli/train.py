@@ -1,7 +1,7 @@
 """`vpgc train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +50,8 @@ def split_settings(settings: list[str]) -> tuple[dict, dict]:
     from keras_vpgc.config import Recipe
     from keras_vpgc.errors import VPGCError
 
-    recipe, network = {}, {}
+    recipe: dict[str, Any] = {}
+    network: dict[str, Any] = {}
     for setting in settings:
         key, mark, text = setting.partition("=")
         if not mark:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -163,8 +164,8 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.frame_rate, self.crf = frame_rate, crf
         self.partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
-        self.container = None
-        self.size: tuple[int, int] | None = None
+        self.container: Any = None
+        self.size: Any = None
 
     def __enter__(self):
         return self

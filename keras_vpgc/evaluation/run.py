@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -132,11 +133,9 @@ def evaluate_run(
     }
     output = run / "evaluation"
     output.mkdir(exist_ok=True)
-    np.savez_compressed(
-        output / "scores.npz",
-        **{f"{name}/{key}": v for name, s in scores.items() for key, v in s.items()},
-    )
-    (output / "metrics.md").write_text(result["table"] + "\n")
+    flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
+    np.savez_compressed(output / "scores.npz", **flat)
+    (output / "metrics.md").write_text(f"{result['table']}\n")
     with VideoWriter(output / "driven.mp4", portrait.frame_rate, overwrite=True) as video:
         for true, frame in zip(truth, driven, strict=True):
             video.write(side_by_side([true, frame]))

@@ -1,6 +1,7 @@
 """Layers of the portrait models; each serialisable and backend-agnostic."""
 
 from keras_vpgc.layers.commitment_loss import CommitmentLoss
+from keras_vpgc.layers.denormalization import Denormalization
 from keras_vpgc.layers.global_context import GlobalContext
 from keras_vpgc.layers.grid_codebook import GridCodebook
 from keras_vpgc.layers.group_normalization import GroupNormalization
@@ -18,6 +19,7 @@ from keras_vpgc.layers.vector_quantizer import VectorQuantizer
 
 __all__ = [
     "CommitmentLoss",
+    "Denormalization",
     "Downsample",
     "GlobalContext",
     "GridCodebook",

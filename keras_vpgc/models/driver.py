@@ -47,6 +47,7 @@ def build_head(
     x = keras.layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm", **options)(x)
     x = keras.layers.Dense(latent_dim, name=f"{name}_last", dtype="float32")(x)
     x = keras.layers.Reshape((grid, grid, latent_dim), name=f"{name}_map", dtype="float32")(x)
+    x = layers.Denormalization(name=f"{name}_scale", dtype="float32")(x)
     return keras.Model(inputs, x, name=name)
 
 
@@ -186,3 +187,11 @@ class PortraitDriver(PresetModel):
                     "build both models from the same preset."
                 )
             codebook.codes.assign(codes)
+
+    def adapt(self, features):
+        """Take the scale of the output from examples, before training.
+
+        Args:
+            features: Float `(n, h, w, latent_dim)`, what is to be predicted.
+        """
+        self.head.layers[-1].adapt(features)

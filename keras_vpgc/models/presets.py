@@ -72,7 +72,7 @@ PRESETS: dict[str, dict] = {
         "network": {
             "image_size": 128,
             "base_channels": 32,
-            "driver_base_channels": 32,
+            "driver_base_channels": 16,
             "num_blocks": 1,
             "multipliers": (1, 2, 2, 4),
             "driver_multipliers": (1, 2, 2, 4),
@@ -83,10 +83,10 @@ PRESETS: dict[str, dict] = {
         },
         # Half an hour on two CPU cores; more steps go on improving it.
         "recipe": {
-            "steps": 500,
-            "driver_steps": 400,
-            "learning_rate": 8e-4,
-            "driver_learning_rate": 5e-4,
+            "steps": 350,
+            "driver_steps": 1500,
+            "learning_rate": 1e-3,
+            "driver_learning_rate": 2e-3,
             "adversarial": None,
         },
     },

@@ -124,6 +124,7 @@ def fit_driver(
         )
     else:
         validation = None
+    driver.adapt(features)
     driver.compile(
         adam(learning_rate),
         loss="mae",

@@ -8,6 +8,7 @@ MAP = (2, 6, 6, 8)
 CODES = (6, 6, 5, 4)
 CASES = {
     "CommitmentLoss": (layers.CommitmentLoss, {}, [MAP, MAP]),
+    "Denormalization": (layers.Denormalization, {}, MAP),
     "Downsample": (layers.Downsample, {"filters": 4}, MAP),
     "GlobalContext": (layers.GlobalContext, {}, MAP),
     "GridCodebook": (

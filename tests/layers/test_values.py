@@ -162,3 +162,18 @@ def test_quantizer_refuses_another_depth():
 def test_normalization_refuses_groups_that_do_not_divide():
     with pytest.raises(VPGCError, match="10 channels cannot be split into 4 groups"):
         layers.GroupNormalization(4)(np.zeros((1, 2, 2, 10), "float32"))
+
+
+def test_denormalization_turns_standard_scores_into_the_examples(rng, tmp_path):
+    values = (3 + rng.normal(size=(50, 2, 2, 3)) * 0.1 + rng.normal(size=(2, 2, 3))).astype("f2")
+    layer = layers.Denormalization()
+    zeros = np.zeros((1, 2, 2, 3), "float32")
+    np.testing.assert_array_equal(to_numpy(layer(zeros + 2)), zeros + 2)
+    layer.adapt(values)
+    mean = values.astype("float64").mean(0)
+    deviation = np.sqrt(((values - mean) ** 2).mean())
+    np.testing.assert_allclose(to_numpy(layer(zeros))[0], mean, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(layer(zeros + 1))[0], mean + deviation, atol=1e-5)
+    assert not layer.trainable_weights
+    with pytest.raises(VPGCError, match="both must come from the same model"):
+        layer.adapt(values[:, :1])

@@ -1,0 +1,45 @@
+"""The whole test suite, once under each backend, each in its own process.
+
+python tests/run.py                    # everything but `slow`
+python tests/run.py --backends jax     # one backend
+python tests/run.py -- -k soft_index   # what follows goes to pytest
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+BACKENDS = ("torch", "tensorflow", "jax")
+# Tests that do not depend on the backend run under the first one alone.
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    options = parser.parse_args()
+    failed = []
+    for place, backend in enumerate(options.backends):
+        chosen = "not slow" if place == 0 else "not slow and not once"
+        print(f"== {backend}: {chosen}", flush=True)
+        began = time.monotonic()
+        code = subprocess.call(
+            [sys.executable, "-m", "pytest", "-q", "-m", chosen, *options.pytest],
+            cwd=ROOT,
+            env={**os.environ, "KERAS_BACKEND": backend},
+        )
+        print(f"== {backend}: {time.monotonic() - began:.0f} s", flush=True)
+        # 5: nothing was selected, which a -k may bring about.
+        if code not in (0, 5):
+            failed.append(backend)
+    if failed:
+        sys.exit(f"The tests failed on {', '.join(failed)}.")
+    print(f"The tests passed on {', '.join(options.backends)}.")
+
+
+if __name__ == "__main__":
+    main()
