@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 BACKENDS = ("torch", "tensorflow", "jax")
+# Tracing and compiling, most of the time, use one core each.
+WORKERS = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
 # Tests that do not depend on the backend run under the first one alone.
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +30,7 @@ def main():
         print(f"== {backend}: {chosen}", flush=True)
         began = time.monotonic()
         code = subprocess.call(
-            [sys.executable, "-m", "pytest", "-q", "-m", chosen, *options.pytest],
+            [sys.executable, "-m", "pytest", "-q", "-m", chosen, *WORKERS, *options.pytest],
             cwd=ROOT,
             env={**os.environ, "KERAS_BACKEND": backend},
         )

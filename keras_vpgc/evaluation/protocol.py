@@ -71,9 +71,12 @@ def summary(scores: dict[str, np.ndarray]) -> dict[str, float]:
         scores: What `evaluate_frames` returns.
 
     Returns:
-        JSON-able dict of means, `frames` and, with landmarks, `detector_failures`.
+        JSON-able dict of means (without those that no frame has), `frames` and, with landmarks,
+        `detector_failures`.
     """
-    result: dict[str, float] = {name: float(np.nanmean(v)) for name, v in scores.items()}
+    result: dict[str, float] = {
+        name: float(np.nanmean(v)) for name, v in scores.items() if not np.isnan(v).all()
+    }
     result["frames"] = len(scores["psnr"])
     if "landmark_distance" in scores:
         result["detector_failures"] = int(np.isnan(scores["landmark_distance"]).sum())

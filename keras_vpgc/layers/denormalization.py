@@ -37,9 +37,7 @@ class Denormalization(keras.layers.Layer):
         shape = tuple(input_shape[1:])
         options = {"trainable": False, "dtype": "float32", "autocast": False}
         self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", **options)
-        self.deviation = self.add_weight(
-            name="deviation", shape=(), initializer="ones", **options
-        )
+        self.deviation = self.add_weight(name="deviation", shape=(), initializer="ones", **options)
 
     def call(self, inputs):
         outputs = ops.cast(inputs, "float32") * self.deviation + self.mean

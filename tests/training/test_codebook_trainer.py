@@ -9,15 +9,18 @@ from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder
 from keras_vpgc.training import CodebookTrainer
 from tests.layers.layer_case import to_numpy
 
+# TensorFlow takes far longer to trace a step than to run it: most tests run it eagerly there.
+EAGER = keras.backend.backend() == "tensorflow"
 
-def build(discriminator=True, compile=None, autoencoder=None, **settings):
+
+def build(discriminator=True, compile=None, autoencoder=None, eager=EAGER, **settings):
     keras.utils.set_random_seed(2)
     trainer = CodebookTrainer(
         PortraitAutoencoder.from_preset("vpgc_tiny", **(autoencoder or {})),
         PatchDiscriminator(64, discriminator_channels=8) if discriminator else None,
         **settings,
     )
-    trainer.compile(**(compile or {}))
+    trainer.compile(**(compile or {}), run_eagerly=eager)
     return trainer
 
 
@@ -47,9 +50,9 @@ def direct(loss, variables):
 @pytest.mark.parametrize("kind", ["hinge", "lsgan"])
 def test_step_is_the_gradient_of_the_papers_loss(images, kind):
     """One SGD step against two plain backward passes, lambda included."""
-    trainer = build(compile=sgd(1.0, 1.0, 1.0), adversarial=kind)
+    trainer = build(compile=sgd(1.0, 1.0, 1.0), adversarial=kind, eager=False)
     model, discriminator = trainer.autoencoder, trainer.discriminator
-    x = images.astype("float32") / 127.5 - 1.0
+    x = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
     last = model.decoder.layers[-1].kernel
 
     def l1():
@@ -105,7 +108,7 @@ def test_each_part_has_its_own_optimiser(images):
 
 
 def test_discriminator_joins_at_its_step_across_fits(images):
-    trainer = build(adversarial_start=3)
+    trainer = build(adversarial_start=3, eager=False)
     before = values(trainer.discriminator)
     logs = trainer.fit(images, batch_size=2, epochs=1, verbose=0).history
     assert "lambda" not in logs
@@ -164,13 +167,13 @@ def test_perceptual_term_joins_the_loss(images):
 
 def test_evaluate_and_psnr(images):
     trainer = build(discriminator=False)
-    logs = trainer.evaluate((images,), batch_size=2, verbose=0, return_dict=True)
+    logs = trainer.evaluate(images, batch_size=2, verbose=0, return_dict=True)
     y = np.clip(trainer.predict(images, verbose=0), -1, 1)
     x = images / 127.5 - 1.0
     psnr = 10 * np.log10(4 / ((x - y) ** 2).mean((1, 2, 3)))
     assert logs["psnr"] == pytest.approx(psnr.mean(), abs=1e-3)
     # Floats in [-1, 1] are the same images.
-    again = trainer.evaluate((x.astype("float32"),), batch_size=2, verbose=0, return_dict=True)
+    again = trainer.evaluate(x.astype("float32"), batch_size=2, verbose=0, return_dict=True)
     assert again["loss"] == pytest.approx(logs["loss"], rel=1e-5)
 
 

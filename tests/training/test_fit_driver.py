@@ -43,15 +43,15 @@ def test_driver_learns_features_that_follow_the_landmarks(rng):
         features[indices],
         indices,
         (features[held_out], held_out),
-        steps=40,
+        steps=150,
         batch_size=6,
         learning_rate=2e-3,
-        steps_per_epoch=20,
+        steps_per_epoch=50,
         verbose=0,
     ).history
-    # 10 * L1 (Eq. 8) starts near 5; knowing nothing of the landmarks it would stay there.
-    assert history["val_loss"][-1] < 2.5
-    assert len(history["loss"]) == 2
+    # 10 * L1 (Eq. 8) starts near 2.5; knowing nothing of the landmarks it would stay there.
+    assert history["val_loss"][-1] < 2.2
+    assert len(history["loss"]) == 3
 
 
 def test_features_and_frames_must_belong_together():

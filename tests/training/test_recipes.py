@@ -47,6 +47,7 @@ def test_trained_run_is_not_trained_again(run, portrait):
         train_puppet(portrait, run, "vpgc_tiny", recipe={"steps": 3}, verbose=0)
 
 
+@pytest.mark.once
 def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch):
     from keras_vpgc.training import recipes
 
@@ -66,6 +67,7 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
     assert not list((tmp_path / "r").glob(".*"))
 
 
+@pytest.mark.once
 def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
     settings = {"codebook": "vanilla", "num_codes": 32}
     recipe = {"steps": 1, "driver_steps": 1, "adversarial": "lsgan", "adversarial_start": 0}
@@ -76,7 +78,7 @@ def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
     assert puppet.get_config()["texture_prior"] is False
 
 
-@pytest.mark.parametrize("library", ["keras", "keras-cv"])
+@pytest.mark.parametrize("library", [pytest.param("keras", marks=pytest.mark.once), "keras-cv"])
 def test_training_takes_an_augmentation(library, portrait, tmp_path):
     if library == "keras":
         layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)
@@ -100,6 +102,7 @@ def test_training_takes_an_augmentation(library, portrait, tmp_path):
     assert (tmp_path / "r" / "puppet.keras").exists()
 
 
+@pytest.mark.once
 def test_time_limit_ends_a_stage(portrait, tmp_path):
     recipe = {"steps": 10_000, "driver_steps": 10_000, "time_limit": 0.01}
     train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
