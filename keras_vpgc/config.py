@@ -106,13 +106,11 @@ def resolve(
     settings = presets.get(preset)
     known = set(inspect.signature(PortraitReenactor.__init__).parameters) - {"self", "metadata"}
     known |= {"codebook_weight", "commitment_weight", "vq_scale"}
-    for given, allowed, what in (
-        (network, known, "network"),
-        (recipe, set(Recipe.model_fields), "recipe"),
-    ):
+    fields = set(Recipe.model_fields)
+    for given, allowed, what in ((network, known, "network"), (recipe, fields, "recipe")):
         for key in given or {}:
             if key not in allowed:
-                near = difflib.get_close_matches(key, allowed, 1)
+                near = difflib.get_close_matches(key, known | fields, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {sorted(allowed)}."
                 raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
     try:

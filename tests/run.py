@@ -15,6 +15,7 @@ from pathlib import Path
 BACKENDS = ("torch", "tensorflow", "jax")
 # Tracing and compiling, most of the time, use one core each.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 # Tests that do not depend on the backend run under the first one alone.
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,7 +33,7 @@ def main():
         code = subprocess.call(
             [sys.executable, "-m", "pytest", "-q", "-m", chosen, *WORKERS, *options.pytest],
             cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": backend},
+            env={**os.environ, **ONE_THREAD, "KERAS_BACKEND": backend},
         )
         print(f"== {backend}: {time.monotonic() - began:.0f} s", flush=True)
         # 5: nothing was selected, which a -k may bring about.

@@ -61,8 +61,9 @@ class PatchDiscriminator(PresetModel):
         x = image
         for scale in range(num_scales):
             if scale:
+                # No padding: Keras counts it on PyTorch and leaves it out elsewhere.
                 x = keras.layers.AveragePooling2D(
-                    3, strides=2, padding="same", name=f"discriminator_{scale}_half", dtype=policy
+                    2, name=f"discriminator_{scale}_half", dtype=policy
                 )(x)
             features = []
             y = x

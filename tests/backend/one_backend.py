@@ -36,8 +36,10 @@ def main(source, target):
     numbered_weights(discriminator)
     variables = autoencoder.trainable_variables
 
+    truth = keras.ops.convert_to_tensor(images)
+
     def loss():
-        error = autoencoder(images, training=True) - images
+        error = autoencoder(truth, training=True) - truth
         return (keras.ops.mean(keras.ops.square(error)) + sum(autoencoder.losses),)
 
     (value,), pullback = backend.vjp(loss, variables)

@@ -26,6 +26,7 @@ def test_draw_gives_the_heatmap_layers_picture(rng):
     assert np.abs(found / 255 - wanted).max() <= 0.502 / 255 + 1e-4
 
 
+@pytest.mark.once
 def test_driver_learns_features_that_follow_the_landmarks(rng):
     """Landmarks that only shift, features that follow the shift: the driver must find it."""
     face = rng.uniform(0.3, 0.7, size=(68, 2))
@@ -43,10 +44,10 @@ def test_driver_learns_features_that_follow_the_landmarks(rng):
         features[indices],
         indices,
         (features[held_out], held_out),
-        steps=150,
+        steps=90,
         batch_size=6,
         learning_rate=2e-3,
-        steps_per_epoch=50,
+        steps_per_epoch=30,
         verbose=0,
     ).history
     # 10 * L1 (Eq. 8) starts near 2.5; knowing nothing of the landmarks it would stay there.

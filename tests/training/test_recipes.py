@@ -140,7 +140,7 @@ def test_settings_that_do_not_fit_leave_nothing_behind(portrait, tmp_path):
     for network, message in (
         ({"window_size": 17}, "window of 17 cells"),
         ({"code_dim": 5}, "cannot be split into codes of length 5"),
-        ({"multipliers": [1, 2]}, "grid"),
+        ({"multipliers": [1, 2]}, "features 32x32x32 but the driver"),
     ):
         with pytest.raises(VPGCError, match=message):
             train_puppet(portrait, tmp_path / "r", "vpgc_tiny", network=network, verbose=0)
