@@ -96,7 +96,7 @@ def resolve(
     Example:
 
     ```python
-    resolve("vpgc_128", recipe={"steps": 500}).recipe.learning_rate  # 0.0002
+    resolve("vpgc_128", recipe={"steps": 500}).recipe.learning_rate  # 0.001
     ```
     """
     import inspect

@@ -12,7 +12,7 @@ class GroupNormalization(keras.layers.Layer):
 
     Equal to `keras.layers.GroupNormalization`. It reduces every channel first and joins the
     channels of a group afterwards, on a tiny tensor; splitting the channel axis of the whole
-    feature map instead costs ten times as much on XLA's CPU backend (`docs/results.md`).
+    feature map instead costs four times as much on XLA's CPU backend (`docs/results.md`).
 
     Args:
         groups: Number of groups; must divide the number of channels.

@@ -185,12 +185,14 @@ class SoftIndex(keras.layers.Layer):
         size = max(1, min(positions, CHUNK_ELEMENTS // row))
         if size >= positions:
             return function(queries, keys)
+        while positions % size:
+            size -= 1
         step = keras.remat(function)
-        found = [
-            step(queries[start : start + size], keys[start : start + size])
-            for start in range(0, positions, size)
-        ]
-        return ops.concatenate(found, axis=0)
+        # A loop of the backend's own: chunks that are written out one by one may run, and keep
+        # their memory, at the same time (XLA on a CPU does so).
+        chunks = [ops.reshape(x, (positions // size, size, *_tail(x))) for x in (queries, keys)]
+        found = ops.map(lambda chunk: step(*chunk), tuple(chunks))
+        return ops.reshape(found, (positions, *_tail(found, 2)))
 
     def _check(self, features, codes):
         if len(features) != 4 or len(codes) != 4:
@@ -226,6 +228,11 @@ class SoftIndex(keras.layers.Layer):
             "temperature": self.temperature,
             "implementation": self.implementation,
         }
+
+
+def _tail(x, first=1):
+    """The sizes from axis `first` on; one of them may be unknown in a graph."""
+    return [-1 if n is None else n for n in x.shape[first:]]
 
 
 def _attend_directly(queries, keys):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -127,3 +130,23 @@ def test_bad_input_says_what_to_do(arguments, shapes, words):
 def test_unknown_arguments_are_refused(argument):
     with pytest.raises(VPGCError, match=str(next(iter(argument.values())))):
         SoftIndex(**argument)
+
+
+def test_memory_does_not_grow_with_the_similarities():
+    """Eight images at the paper's size: 4 GiB of similarities, in a process of its own."""
+    code = """if True:
+        import resource, keras, numpy as np
+        from keras_vpgc import backend, layers
+        x = np.random.default_rng(0).normal(size=(8, 16, 16, 256)).astype("float32")
+        inputs = keras.Input(batch_shape=x.shape)
+        codes = layers.GridCodebook()(inputs)
+        model = keras.Model(inputs, layers.SoftIndex(4, temperature=0.09)([inputs, codes]))
+        call = backend.compiled(model)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        keras.ops.convert_to_numpy(call(x))
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert int(result.stdout.split()[-1]) < 700
