@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vpgc import assets
-from keras_vpgc.data import video, workers
+from keras_vpgc.data import parallel, video
 from keras_vpgc.errors import missing_extra
 
 NUM_POINTS = 478
@@ -301,7 +301,7 @@ class _Difference:
 
 @contextlib.contextmanager
 def chunk_tracker(source: str, model: str):
-    """The job of `keras_vpgc.data.workers` that tracks a chunk of a video into a file.
+    """The job of `keras_vpgc.data.parallel` that tracks a chunk of a video into a file.
 
     Args:
         source: The video file.
@@ -361,7 +361,7 @@ def track_faces(
     stop: int,
     *,
     tracker_model=None,
-    num_workers: int = 1,
+    workers: int = 1,
     progress=lambda count: None,
 ) -> Faces:
     """Find all faces in a range of frames, in chunks of 250 and in several processes.
@@ -375,7 +375,7 @@ def track_faces(
         start: Number of the first frame.
         stop: Number of the frame before which to stop.
         tracker_model: Path of `face_landmarker.task`, or `None`.
-        num_workers: Number of processes.
+        workers: Number of processes.
         progress: Is told of every few frames done.
 
     Returns:
@@ -397,7 +397,7 @@ def track_faces(
         else:
             tasks.append({"start": first, "stop": last, "file": str(files[-1])})
     settings = {"source": str(source), "model": model}
-    workers.run("keras_vpgc.data.tracking:chunk_tracker", settings, tasks, num_workers, progress)
+    parallel.run("keras_vpgc.data.tracking:chunk_tracker", settings, tasks, workers, progress)
     parts = []
     for file in files:
         with np.load(file) as stored:

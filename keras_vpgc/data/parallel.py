@@ -91,7 +91,7 @@ class _Process:
         environment["PYTHONPATH"] = root + (os.pathsep + known if known else "")
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "keras_vpgc.data.workers"],
+            [sys.executable, "-m", "keras_vpgc.data.parallel"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
