@@ -514,7 +514,7 @@ def _cut_frames(source, folder, numbers, portrait_info, workers, progress):
         parallel.run("keras_vpgc.data.crop:frame_cutter", settings, tasks, workers, bar.update)
 
 
-def _write_sheet(portrait, columns: int = 6, rows: int = 4, cell: int = 240):
+def _write_sheet(portrait, columns: int = 6, rows: int = 4, cell: int = 320):
     """Landmarks drawn on frames of the whole clip and on its extremes: `landmarks.png`."""
     import cv2
 
@@ -546,7 +546,8 @@ def _write_sheet(portrait, columns: int = 6, rows: int = 4, cell: int = 240):
             image = draw_landmarks(image, landmarks[i])
         else:
             name = "no face"
-        cells.append(write(image, f"{cutting.clock(portrait.times[i])} {name}"))
+        image[: cell // 14] //= 3  # so that the text can be read
+        cells.append(write(image, f"{i} ({cutting.clock(portrait.times[i])}) {name}"))
     sheet = np.vstack([np.hstack(cells[k : k + columns]) for k in range(0, len(cells), columns)])
     data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
     (portrait.path / "landmarks.png").write_bytes(data)
@@ -633,7 +634,7 @@ def _check_faces(source, faces: Faces, found: bool):
         )
     raise VPGCError(
         f"No face was found in any of the {len(faces)} frames of {source}: use a video in which "
-        "one person faces the camera."
+        "one person faces the camera, the face higher than a tenth of the picture's longer side."
     )
 
 

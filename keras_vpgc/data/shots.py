@@ -67,8 +67,10 @@ def find_repeated(change) -> np.ndarray:
         Bool `(n,)`; the first is false.
     """
     change = np.asarray(change, "float64")
-    padded = np.pad(change, 2)
     count = len(change)
+    # Nothing is known of what is before the first frame and after the last.
+    padded = np.pad(change, 2, constant_values=np.inf)
+    padded[2:3] = np.inf
     before = np.maximum(padded[:count], padded[1 : count + 1])
     after = np.maximum(padded[3 : count + 3], padded[4 : count + 4])
     small = (change < MAX_REPEAT) & (change < REPEAT_RATIO * np.minimum(before, after))

@@ -50,7 +50,7 @@ def smooth(points, valid, times) -> np.ndarray:
         times: Float `(n,)`, seconds.
 
     Returns:
-        Float32 `(n, p, 3)`; as given where not valid.
+        Float32 `(n, p, 3)`, NaN where not valid.
 
     Example:
 
@@ -61,7 +61,8 @@ def smooth(points, valid, times) -> np.ndarray:
     References:
         Tomasi and Manduchi, "Bilateral filtering for gray and color images", ICCV 1998.
     """
-    points, times = np.asarray(points, "float32"), np.asarray(times, "float64")
+    times = np.asarray(times, "float64")
+    points = np.where(np.asarray(valid)[:, None, None], points, np.nan).astype("float32")
     count = len(points)
     spread = np.maximum(RANGE * noise_of(points), 1e-9).astype("float32")
     step = float(np.median(np.diff(times))) if count > 1 else 1.0

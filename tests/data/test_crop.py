@@ -1,9 +1,13 @@
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
 from keras_vpgc.data import Crop
-from keras_vpgc.data.crop import apply, choose_crop, from_crop, parse, to_crop
+from keras_vpgc.data.crop import apply, choose_crop, frame_cutter, from_crop, parse, to_crop
+from keras_vpgc.data.video import read_frames
 
 pytestmark = pytest.mark.once
 
@@ -55,3 +59,31 @@ def test_crop_beyond_the_picture_repeats_its_edge():
     frame[:, 9] = 200
     found = apply(frame, Crop(5, 0, 10), 10)
     assert (found[:, 4:] == 200).all() and (found[:, :4] == 0).all()
+
+
+def test_pictures_are_cut_once_and_whole(clip, tmp_path, monkeypatch):
+    crop = Crop(20, 10, 200)
+    with frame_cutter(str(clip), str(tmp_path), [20, 10, 200], 64) as cut:
+        told = []
+        cut({"first": 5, "numbers": [3, 3, 6]}, told.append)
+        assert sum(told) == 3
+        assert sorted(x.name for x in tmp_path.iterdir()) == [
+            "000005.png", "000006.png", "000007.png",
+        ]  # fmt: skip
+        source = list(read_frames(clip, 0, 7))
+        for name, number in (("000005", 3), ("000006", 3), ("000007", 6)):
+            found = cv2.cvtColor(cv2.imread(str(tmp_path / f"{name}.png")), cv2.COLOR_BGR2RGB)
+            np.testing.assert_array_equal(found, apply(source[number], crop, 64))
+        (tmp_path / "000006.png").unlink()
+        before = (tmp_path / "000005.png").stat().st_mtime_ns
+        cut({"first": 5, "numbers": [3, 3, 6]}, told.append)
+        assert (tmp_path / "000006.png").exists()
+        assert (tmp_path / "000005.png").stat().st_mtime_ns == before
+
+        def full(self, data):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError):
+            cut({"first": 9, "numbers": [1]}, told.append)
+    assert len(list(tmp_path.iterdir())) == 3

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
-from keras_vpgc.data.tracking import FaceTracker, Track, track_video
+from keras_vpgc.data import video
+from keras_vpgc.data.tracking import Faces, FaceTracker, Track, track_faces
 
 pytestmark = pytest.mark.once
 
@@ -52,17 +56,94 @@ def test_the_largest_of_two_faces_is_taken(tracker):
         assert (middle < 250) == left
 
 
-def test_stopped_tracking_goes_on_part_by_part(tracker, clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_vpgc.data.tracking.PART_FRAMES", 20)
-    whole = track_video(clip, tracker, tmp_path / "parts", stop=50)
-    assert len(whole.valid) == 50
-    assert len(list((tmp_path / "parts").glob("*.npz"))) == 3
-    (tmp_path / "parts" / "00002.npz").unlink()
-    (tmp_path / "parts" / "00001.npz").unlink()
-    done = []
-    again = track_video(clip, tracker, tmp_path / "parts", stop=50, progress=done.append)
-    assert done == [20, 20, 10]
+def test_all_faces_are_found_and_echoes_are_none(tracker):
+    face = astronaut()[:230, 110:340]
+    picture = np.full((480, 480, 3), 200, "uint8")
+    corners = [(0, 0), (240, 0), (0, 240), (240, 240)]
+    for k, (x, y) in enumerate(corners):
+        size = 240 - 15 * k
+        picture[y : y + size, x : x + size] = cv2.resize(face, (size, size))
+    points, blendshapes, matrices = tracker.detect(picture)
+    assert points.shape == (4, 478, 3)
+    assert blendshapes.shape == (4, 52) and matrices.shape == (4, 4, 4)
+    middles = points[..., :2].mean(axis=1)  # the largest first
+    assert (240 * (middles // 240)).astype(int).tolist() == [list(corner) for corner in corners]
+    empty = tracker.detect(np.full((100, 100, 3), 90, "uint8"))
+    assert [x.shape for x in empty] == [(0, 478, 3), (0, 52), (0, 4, 4)]
+
+
+def test_huge_pictures_are_looked_at_smaller_in_their_own_pixels(tracker, monkeypatch):
+    frame = cv2.resize(astronaut()[:230, 110:340], (700, 700), interpolation=cv2.INTER_CUBIC)
+    whole = tracker.detect(frame)[0][0]
+    monkeypatch.setattr("keras_vpgc.data.tracking.MAX_SIDE", 500)
+    reduced = tracker.detect(frame)[0][0]
+    distance = np.linalg.norm((whole - reduced)[:, :2], axis=1).mean()
+    assert 0 < distance < 0.01 * np.ptp(whole[:, 1])
+
+
+def test_any_number_of_workers_and_a_stop_in_between_give_the_same(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_vpgc.data.tracking.CHUNK_FRAMES", 12)
+    told = []
+    two = track_faces(clip, tmp_path / "two", 3, 33, workers=2, progress=told.append)
+    assert len(two) == 30 == sum(told) and two.frame.tolist() == list(range(30))
+    assert sorted(x.name for x in (tmp_path / "two").iterdir()) == [
+        "0000003.npz", "0000015.npz", "0000027.npz",
+    ]  # fmt: skip
+    one = track_faces(clip, tmp_path / "one", 3, 33, workers=1)
+    monkeypatch.setattr("keras_vpgc.data.tracking.CHUNK_FRAMES", 100)
+    whole = track_faces(clip, tmp_path / "whole", 3, 33, workers=1)
+    for other in (one, whole):
+        for name in vars(two):
+            np.testing.assert_array_equal(getattr(two, name), getattr(other, name))
+    # One part is lost; the others are not made again.
+    monkeypatch.setattr("keras_vpgc.data.tracking.CHUNK_FRAMES", 12)
+    (tmp_path / "two" / "0000015.npz").unlink()
+    seen = []
+    read = video.read_frames
+    monkeypatch.setattr(
+        video, "read_frames", lambda path, a, b: seen.append((a, b)) or read(path, a, b)
+    )
+    again = track_faces(clip, tmp_path / "two", 3, 33, workers=1)
+    assert seen == [(14, 27)]
     np.testing.assert_array_equal(again.points, whole.points)
+
+
+def test_differences_tell_cuts_and_repeats(tmp_path, clip):
+    frames = list(video.read_frames(clip, 0, 12))
+    order = [*frames[:4], frames[3], *frames[4:6], *(255 - frame for frame in frames[6:])]
+    with video.VideoWriter(tmp_path / "v.mp4", 25, crf=1) as writer:
+        for frame in order:
+            writer.write(frame)
+    faces = track_faces(tmp_path / "v.mp4", tmp_path / "parts", 0, len(order))
+    assert faces.cut.argmax() == 7 and faces.cut[7] > 60 > 10 > np.delete(faces.cut, 7).max()
+    assert faces.change[1:].argmin() == 3 and faces.cut[0] == faces.change[0] == 0
+
+
+def test_track_of_a_chosen_face():
+    points = np.arange(3 * 478 * 3, dtype="float32").reshape(3, 478, 3)
+    faces = Faces(
+        np.array([0, 0, 2]),
+        points,
+        np.zeros((3, 52), "float32"),
+        np.zeros((3, 4, 4), "float32"),
+        *np.zeros((2, 3), "float32"),
+    )
+    track = faces.track([1, -1, 2])
+    assert track.valid.tolist() == [True, False, True] and track.confidence.tolist() == [1, 0, 1]
+    np.testing.assert_array_equal(track.points[[0, 2]], points[1:])
+    assert np.isnan(track.points[1]).all()
+    assert track[1:].valid.tolist() == [False, True]
+
+
+def test_tracker_does_not_wait_for_tensorflow():
+    """MediaPipe alone would import it; it must be importable afterwards all the same."""
+    code = (
+        "import os; os.environ['KERAS_VPGC_WORKER'] = '1'\n"
+        "import sys; from keras_vpgc.data.tracking import FaceTracker\n"
+        "FaceTracker().__exit__(); print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["False", "False"], result.stderr
 
 
 def test_empty_tracks_join():
