@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import numpy as np
 
 from keras_vpgc.errors import VPGCError, missing_extra
 
-UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED: the file does not name its colour matrix
+TRIAL_FRAMES = 16  # decoded to see whether time stamps of packets can be trusted
+BT709, UNSPECIFIED = 1, 2  # codes of ITU-T H.273 for a colour matrix
 
 
 @dataclass(frozen=True)
@@ -182,17 +184,20 @@ def _scan(path, size, changed) -> _Index:
                 yield packet
 
         packets = noted()
-        first = next(_decode(packets, stream), None)
+        stream.thread_type = "AUTO"
+        first = list(itertools.islice(_decode(packets, stream), TRIAL_FRAMES))
         for _ in packets:
             pass
-        if first is None:
+        if not first:
             raise VPGCError(f"{path} holds no frame that can be decoded: record or copy it again.")
         rates = [r for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r]
         has_sound = bool(container.streams.audio)
         time_base, aspect = stream.time_base, stream.sample_aspect_ratio or 1
 
     rate = float(rates[0]) if rates else 25.0
-    times, pts, last = _times(path, shown, first, time_base, rate)
+    trial = [frame.pts for frame in first]
+    times, pts, last = _times(path, shown, trial, time_base, rate)
+    first = first[0]
     if len(times) > 1 and times[-1] > 0:
         mean = (len(times) - 1) / times[-1]
         # What the container says is exact, but it may lie.
@@ -224,38 +229,40 @@ def _scan(path, size, changed) -> _Index:
     return _Index(info, times, pts, keys, stored, (width, first.height), matrix)
 
 
-def _times(path, shown, first, time_base, rate):
+def _times(path, shown, trial, time_base, rate):
     """Seconds of the frames; their pts, if these can be trusted; seconds that the last one lasts.
 
     Args:
         path: The video file.
         shown: pts, or `None`, and duration of all packets that hold a frame to be shown.
-        first: The first decoded frame.
+        trial: pts of the first decoded frames.
         time_base: Seconds of a unit of pts.
         rate: Frames a second where nothing else is known.
     """
     stamps = [pts for pts, _ in shown]
-    missing = stamps.count(None)
-    if missing == len(stamps):  # a bare stream
+    if stamps.count(None) == len(stamps):  # a bare stream
         return np.arange(len(stamps)) / rate, None, None
-    if missing or len(set(stamps)) < len(stamps) or first.interlaced_frame:
-        # Perhaps two packets to a frame: only decoding tells.
+    last = None
+    known = None not in stamps and None not in trial and len(set(stamps)) == len(stamps)
+    if known:
+        # What comes before the first frame that can be decoded was cut off.
+        stamps = sorted(stamp for stamp in stamps if stamp >= trial[0])
+        last = dict(shown)[stamps[-1]] * float(time_base)
+        known = stamps[: len(trial)] == trial
+    if not known:
+        # Packets may lack pts, hold half a frame or carry pts in the wrong order.
         with _open(path) as (container, stream):
             stream.thread_type = "AUTO"
             stamps = [frame.pts for frame in _decode(_packets(container, stream), stream)]
-        step = 1 / (rate * time_base)
-        filled: list[float] = []
-        for stamp in stamps:
-            before = filled[-1] if filled else (stamp or 0)
-            filled.append(max(before, stamp) if stamp is not None else before + step)
-        pts = np.array(stamps, "int64") if None not in stamps else None
-        if pts is not None and (np.diff(pts) <= 0).any():
-            pts = None
-        return (np.array(filled, "float64") - filled[0]) * float(time_base), pts, None
-    # What comes before the first frame that can be decoded was cut off.
-    pts = np.sort(np.array([p for p in stamps if first.pts is None or p >= first.pts], "int64"))
-    last = dict(shown)[int(pts[-1])] * float(time_base)
-    return (pts - pts[0]) * time_base.numerator / time_base.denominator, pts, last
+        known = None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
+        step = 1 / (rate * float(time_base))
+        for i, stamp in enumerate(stamps):
+            if stamp is None:
+                stamps[i] = stamps[i - 1] + step if i else 0
+        stamps.sort()
+    pts = np.array(stamps, "int64") if known else None
+    times = np.array(stamps, "float64") - stamps[0]
+    return times * time_base.numerator / time_base.denominator, pts, last
 
 
 def _display_matrix(frame) -> tuple[int, int, int, int]:
@@ -366,7 +373,7 @@ def read_frames(path, start: int = 0, stop: int | None = None) -> Iterator[np.nd
     that numbers stay true; a file that was cut off ends with its last frame that can be decoded.
 
     Colours follow the matrix and range that the file states; without a statement BT.709 is taken
-    for high definition and BT.601 below, as players do. High dynamic range is not tone-mapped.
+    from 720 lines on and BT.601 below, as browsers do. High dynamic range is not tone-mapped.
 
     Args:
         path: The video file.
@@ -388,7 +395,7 @@ def read_frames(path, start: int = 0, stop: int | None = None) -> Iterator[np.nd
     ```
 
     References:
-        - ITU-R BT.601-7, BT.709-6; the guess by size is that of mpv (`--video-params`).
+        - ITU-R BT.601-7, BT.709-6, ITU-T H.273 (the colour matrices and their codes).
     """
     for name, number in (("start", start), ("stop", stop)):
         if number is not None and number < 0:
@@ -421,17 +428,17 @@ def _numbered(path, index, start):
                 packets = _packets(container, stream)
             else:
                 packets = _from_key(container, stream, timestamp, index.pts[start])
-            numbered = enumerate(_decode(packets, stream))
+            frames = _decode(packets, stream)
             if index.pts is None:
-                yield from numbered
+                yield from enumerate(frames)
                 return
-            for i, frame in numbered:
-                if i == 0 and timestamp is not None:
-                    if frame.pts not in index.pts or frame.pts > index.pts[start]:
-                        break
+            first = next(frames, None)
+            if timestamp is not None:
+                if first is None or first.pts not in index.pts or first.pts > index.pts[start]:
+                    continue
+            for frame in itertools.chain([first], frames):
                 yield int(np.searchsorted(index.pts, frame.pts)), frame
-            else:
-                return
+            return
 
 
 def _seeks(index, start):
@@ -477,8 +484,7 @@ def _converter(path, index):
                     f"The picture of {path} changes from {old[0]}x{old[1]} to {size[0]}x{size[1]} "
                     f"at frame {number}: cut the video there."
                 )
-        high_definition = size[0] >= 1280 or size[1] > 576
-        guess = high_definition and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
+        guess = size[1] >= 720 and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
         image = reformatter.reformat(
             frame,
             *index.size,
@@ -545,6 +551,10 @@ class VideoWriter:
             # yuv420p, which every player knows, wants even sizes.
             self.stream.height, self.stream.width = (n + n % 2 for n in self.size)
             self.stream.pix_fmt = "yuv420p"
+            # Untagged colours are guessed by each player in its own way.
+            context = self.stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = av.video.reformatter.ColorRange.MPEG
             self.stream.options = {"crf": str(self.crf), "preset": "medium"}
         if frame.shape[:2] != self.size:
             raise VPGCError(
@@ -555,6 +565,7 @@ class VideoWriter:
         if any(after for _, after in odd):
             frame = np.pad(frame, (*odd, (0, 0)), mode="edge")
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        image = image.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range="MPEG")
         self.container.mux(self.stream.encode(image))
 
     def __exit__(self, kind, error, trace):
