@@ -52,15 +52,15 @@ class _Index:
     """Where the frames of a file are.
 
     `times` are seconds, in display order; `pts` the same in the stream's units, or `None` where
-    frames cannot be told apart by them and must be counted from the beginning; `keys` the pts and
-    dts of the key frames, in order of pts. Pictures of `stored_size` are scaled to `size` and then
-    turned by `matrix`.
+    frames cannot be told apart by them and must be counted from the beginning; `keys` the dts and
+    the place in the file of the key frame of a pts. Pictures of `stored_size` are scaled to `size`
+    and then turned by `matrix`.
     """
 
     info: VideoInfo
     times: np.ndarray
     pts: np.ndarray | None
-    keys: list[tuple[int, int | None]]
+    keys: dict[int, tuple[int | None, int | None]]
     stored_size: tuple[int, int]
     size: tuple[int, int]
     matrix: tuple[int, int, int, int]
@@ -171,12 +171,12 @@ def _scan(path, size, changed) -> _Index:
     with _open(path) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         shown: list[tuple[int | None, int]] = []
-        keys = []
+        keys = {}
 
         def noted():
             for packet in _packets(container, stream):
                 if packet.is_keyframe and packet.pts is not None:
-                    keys.append((packet.pts, packet.dts))
+                    keys[packet.pts] = packet.dts, packet.pos
                 # Edit lists cut frames off, and VP8 has frames that are only referred to.
                 hidden = codec == "vp8" and not memoryview(packet)[0] & 16
                 if not packet.is_discard and not hidden:
@@ -201,7 +201,7 @@ def _scan(path, size, changed) -> _Index:
     if len(times) > 1 and times[-1] > 0:
         mean = (len(times) - 1) / times[-1]
         # What the container says is exact, but it may lie.
-        rate = next((float(r) for r in rates if abs(float(r) / mean - 1) < 0.005), mean)
+        rate = next((float(r) for r in rates if abs(float(r) / mean - 1) < 0.005), float(mean))
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 1 / rate
     variable = bool((abs(steps - usual) > usual / 4 + 1.01 * float(time_base)).any())
@@ -224,7 +224,6 @@ def _scan(path, size, changed) -> _Index:
         codec=codec,
         pixel_format=first.format.name,
     )
-    keys.sort(key=lambda key: key[0])
     stored = first.width, first.height
     return _Index(info, times, pts, keys, stored, (width, first.height), matrix)
 
@@ -255,10 +254,15 @@ def _times(path, shown, trial, time_base, rate):
             stream.thread_type = "AUTO"
             stamps = [frame.pts for frame in _decode(_packets(container, stream), stream)]
         known = None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
-        step = 1 / (rate * float(time_base))
+        second = 1 / float(time_base)
+        shift, following = 0.0, 0.0
         for i, stamp in enumerate(stamps):
             if stamp is None:
-                stamps[i] = stamps[i - 1] + step if i else 0
+                stamp = following - shift
+            elif i and stamp + shift < following - second / 2:  # joined files start again
+                shift = following - stamp
+            stamps[i] = stamp + shift
+            following = stamps[i] + second / rate
         stamps.sort()
     pts = np.array(stamps, "int64") if known else None
     times = np.array(stamps, "float64") - stamps[0]
@@ -427,7 +431,7 @@ def _numbered(path, index, start):
             if timestamp is None:
                 packets = _packets(container, stream)
             else:
-                packets = _from_key(container, stream, timestamp, index.pts[start])
+                packets = _from_key(container, stream, timestamp, index, start)
             frames = _decode(packets, stream)
             if index.pts is None:
                 yield from enumerate(frames)
@@ -444,23 +448,26 @@ def _numbered(path, index, start):
 def _seeks(index, start):
     """Time stamps to seek, the best first; `None` is the beginning."""
     if index.pts is not None:
-        keys = [key for key in index.keys if key[0] <= index.pts[start]]
+        keys = sorted(pts for pts in index.keys if pts <= index.pts[start])
         if len(keys) > 1:
             # Some containers seek by dts, and some miss the key frame.
-            wanted = (*keys[-1], keys[-2][1])
+            wanted = keys[-1], index.keys[keys[-1]][0], index.keys[keys[-2]][0]
             yield from dict.fromkeys(t for t in wanted if t is not None)
     yield None
 
 
-def _from_key(container, stream, timestamp, target):
-    """Packets from a key frame that is not after `target`; none if seeking led elsewhere."""
+def _from_key(container, stream, timestamp, index, start):
+    """Packets from a key frame at or before `start`; none if seeking led elsewhere."""
     try:
         container.seek(timestamp, stream=stream)
     except _av().FFmpegError:
         return
     packets = _packets(container, stream)
     key = next((packet for packet in packets if packet.is_keyframe), None)
-    if key is not None and key.pts is not None and key.pts <= target:
+    # Where packets were lost, some containers count wrongly after a seek: the place must fit too.
+    if key is None or index.keys.get(key.pts, (None, -1))[1] != key.pos:
+        return
+    if key.pts <= index.pts[start]:
         yield key
         yield from packets
 
