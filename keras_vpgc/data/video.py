@@ -474,9 +474,12 @@ def _from_key(container, stream, timestamp, index, start):
 
 def _converter(path, index):
     """A function from decoded frames to upright RGB arrays."""
-    from av.video.reformatter import Colorspace, VideoReformatter
+    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
     reformatter = VideoReformatter()
+    quick = Interpolation.BILINEAR
+    # Deep pictures have no quick way that is worth two grey levels.
+    exact = quick | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
     a, b, c, d = index.matrix
     turned = abs(b) > abs(a)
     x, y = (c, b) if turned else (a, d)
@@ -497,6 +500,7 @@ def _converter(path, index):
             *index.size,
             format="rgb24",
             src_colorspace=Colorspace.ITU709 if guess else None,
+            interpolation=exact if frame.format.components[0].bits > 8 else quick,
             threads=1,
         ).to_ndarray()
         if turned:
