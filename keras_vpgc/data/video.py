@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import numpy as np
 
 from keras_vpgc.errors import VPGCError, missing_extra
 
-UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED: the file does not name its colour matrix
+TRIAL_FRAMES = 16  # decoded to see whether time stamps of packets can be trusted
+BT709, UNSPECIFIED = 1, 2  # codes of ITU-T H.273 for a colour matrix
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,15 @@ class _Index:
     """Where the frames of a file are.
 
     `times` are seconds, in display order; `pts` the same in the stream's units, or `None` where
-    frames cannot be told apart by them and must be counted from the beginning; `keys` the pts and
-    dts of the key frames, in order of pts. Pictures of `stored_size` are scaled to `size` and then
-    turned by `matrix`.
+    frames cannot be told apart by them and must be counted from the beginning; `keys` the dts and
+    the place in the file of the key frame of a pts. Pictures of `stored_size` are scaled to `size`
+    and then turned by `matrix`.
     """
 
     info: VideoInfo
     times: np.ndarray
     pts: np.ndarray | None
-    keys: list[tuple[int, int | None]]
+    keys: dict[int, tuple[int | None, int | None]]
     stored_size: tuple[int, int]
     size: tuple[int, int]
     matrix: tuple[int, int, int, int]
@@ -169,12 +171,12 @@ def _scan(path, size, changed) -> _Index:
     with _open(path) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         shown: list[tuple[int | None, int]] = []
-        keys = []
+        keys = {}
 
         def noted():
             for packet in _packets(container, stream):
                 if packet.is_keyframe and packet.pts is not None:
-                    keys.append((packet.pts, packet.dts))
+                    keys[packet.pts] = packet.dts, packet.pos
                 # Edit lists cut frames off, and VP8 has frames that are only referred to.
                 hidden = codec == "vp8" and not memoryview(packet)[0] & 16
                 if not packet.is_discard and not hidden:
@@ -182,21 +184,24 @@ def _scan(path, size, changed) -> _Index:
                 yield packet
 
         packets = noted()
-        first = next(_decode(packets, stream), None)
+        stream.thread_type = "AUTO"
+        first = list(itertools.islice(_decode(packets, stream), TRIAL_FRAMES))
         for _ in packets:
             pass
-        if first is None:
+        if not first:
             raise VPGCError(f"{path} holds no frame that can be decoded: record or copy it again.")
         rates = [r for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r]
         has_sound = bool(container.streams.audio)
         time_base, aspect = stream.time_base, stream.sample_aspect_ratio or 1
 
     rate = float(rates[0]) if rates else 25.0
-    times, pts, last = _times(path, shown, first, time_base, rate)
+    trial = [frame.pts for frame in first]
+    times, pts, last = _times(path, shown, trial, time_base, rate)
+    first = first[0]
     if len(times) > 1 and times[-1] > 0:
         mean = (len(times) - 1) / times[-1]
         # What the container says is exact, but it may lie.
-        rate = next((float(r) for r in rates if abs(float(r) / mean - 1) < 0.005), mean)
+        rate = next((float(r) for r in rates if abs(float(r) / mean - 1) < 0.005), float(mean))
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 1 / rate
     variable = bool((abs(steps - usual) > usual / 4 + 1.01 * float(time_base)).any())
@@ -219,43 +224,49 @@ def _scan(path, size, changed) -> _Index:
         codec=codec,
         pixel_format=first.format.name,
     )
-    keys.sort(key=lambda key: key[0])
     stored = first.width, first.height
     return _Index(info, times, pts, keys, stored, (width, first.height), matrix)
 
 
-def _times(path, shown, first, time_base, rate):
+def _times(path, shown, trial, time_base, rate):
     """Seconds of the frames; their pts, if these can be trusted; seconds that the last one lasts.
 
     Args:
         path: The video file.
         shown: pts, or `None`, and duration of all packets that hold a frame to be shown.
-        first: The first decoded frame.
+        trial: pts of the first decoded frames.
         time_base: Seconds of a unit of pts.
         rate: Frames a second where nothing else is known.
     """
     stamps = [pts for pts, _ in shown]
-    missing = stamps.count(None)
-    if missing == len(stamps):  # a bare stream
+    if stamps.count(None) == len(stamps):  # a bare stream
         return np.arange(len(stamps)) / rate, None, None
-    if missing or len(set(stamps)) < len(stamps) or first.interlaced_frame:
-        # Perhaps two packets to a frame: only decoding tells.
+    last = None
+    known = None not in stamps and None not in trial and len(set(stamps)) == len(stamps)
+    if known:
+        # What comes before the first frame that can be decoded was cut off.
+        stamps = sorted(stamp for stamp in stamps if stamp >= trial[0])
+        last = dict(shown)[stamps[-1]] * float(time_base)
+        known = stamps[: len(trial)] == trial
+    if not known:
+        # Packets may lack pts, hold half a frame or carry pts in the wrong order.
         with _open(path) as (container, stream):
             stream.thread_type = "AUTO"
             stamps = [frame.pts for frame in _decode(_packets(container, stream), stream)]
-        step = 1 / (rate * time_base)
-        filled: list[float] = []
-        for stamp in stamps:
-            before = filled[-1] if filled else (stamp or 0)
-            filled.append(max(before, stamp) if stamp is not None else before + step)
-        pts = np.array(stamps, "int64") if None not in stamps else None
-        if pts is not None and (np.diff(pts) <= 0).any():
-            pts = None
-        return (np.array(filled, "float64") - filled[0]) * float(time_base), pts, None
-    # What comes before the first frame that can be decoded was cut off.
-    pts = np.sort(np.array([p for p in stamps if first.pts is None or p >= first.pts], "int64"))
-    last = dict(shown)[int(pts[-1])] * float(time_base)
-    return (pts - pts[0]) * time_base.numerator / time_base.denominator, pts, last
+        known = None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
+        second = 1 / float(time_base)
+        shift, following = 0.0, 0.0
+        for i, stamp in enumerate(stamps):
+            if stamp is None:
+                stamp = following - shift
+            elif i and stamp + shift < following - second / 2:  # joined files start again
+                shift = following - stamp
+            stamps[i] = stamp + shift
+            following = stamps[i] + second / rate
+        stamps.sort()
+    pts = np.array(stamps, "int64") if known else None
+    times = np.array(stamps, "float64") - stamps[0]
+    return times * time_base.numerator / time_base.denominator, pts, last
 
 
 def _display_matrix(frame) -> tuple[int, int, int, int]:
@@ -366,7 +377,7 @@ def read_frames(path, start: int = 0, stop: int | None = None) -> Iterator[np.nd
     that numbers stay true; a file that was cut off ends with its last frame that can be decoded.
 
     Colours follow the matrix and range that the file states; without a statement BT.709 is taken
-    for high definition and BT.601 below, as players do. High dynamic range is not tone-mapped.
+    from 720 lines on and BT.601 below, as browsers do. High dynamic range is not tone-mapped.
 
     Args:
         path: The video file.
@@ -388,7 +399,7 @@ def read_frames(path, start: int = 0, stop: int | None = None) -> Iterator[np.nd
     ```
 
     References:
-        - ITU-R BT.601-7, BT.709-6; the guess by size is that of mpv (`--video-params`).
+        - ITU-R BT.601-7, BT.709-6, ITU-T H.273 (the colour matrices and their codes).
     """
     for name, number in (("start", start), ("stop", stop)):
         if number is not None and number < 0:
@@ -420,49 +431,55 @@ def _numbered(path, index, start):
             if timestamp is None:
                 packets = _packets(container, stream)
             else:
-                packets = _from_key(container, stream, timestamp, index.pts[start])
-            numbered = enumerate(_decode(packets, stream))
+                packets = _from_key(container, stream, timestamp, index, start)
+            frames = _decode(packets, stream)
             if index.pts is None:
-                yield from numbered
+                yield from enumerate(frames)
                 return
-            for i, frame in numbered:
-                if i == 0 and timestamp is not None:
-                    if frame.pts not in index.pts or frame.pts > index.pts[start]:
-                        break
+            first = next(frames, None)
+            if timestamp is not None:
+                if first is None or first.pts not in index.pts or first.pts > index.pts[start]:
+                    continue
+            for frame in itertools.chain([first], frames):
                 yield int(np.searchsorted(index.pts, frame.pts)), frame
-            else:
-                return
+            return
 
 
 def _seeks(index, start):
     """Time stamps to seek, the best first; `None` is the beginning."""
     if index.pts is not None:
-        keys = [key for key in index.keys if key[0] <= index.pts[start]]
+        keys = sorted(pts for pts in index.keys if pts <= index.pts[start])
         if len(keys) > 1:
             # Some containers seek by dts, and some miss the key frame.
-            wanted = (*keys[-1], keys[-2][1])
+            wanted = keys[-1], index.keys[keys[-1]][0], index.keys[keys[-2]][0]
             yield from dict.fromkeys(t for t in wanted if t is not None)
     yield None
 
 
-def _from_key(container, stream, timestamp, target):
-    """Packets from a key frame that is not after `target`; none if seeking led elsewhere."""
+def _from_key(container, stream, timestamp, index, start):
+    """Packets from a key frame at or before `start`; none if seeking led elsewhere."""
     try:
         container.seek(timestamp, stream=stream)
     except _av().FFmpegError:
         return
     packets = _packets(container, stream)
     key = next((packet for packet in packets if packet.is_keyframe), None)
-    if key is not None and key.pts is not None and key.pts <= target:
+    # Where packets were lost, some containers count wrongly after a seek: the place must fit too.
+    if key is None or index.keys.get(key.pts, (None, -1))[1] != key.pos:
+        return
+    if key.pts <= index.pts[start]:
         yield key
         yield from packets
 
 
 def _converter(path, index):
     """A function from decoded frames to upright RGB arrays."""
-    from av.video.reformatter import Colorspace, VideoReformatter
+    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
     reformatter = VideoReformatter()
+    quick = Interpolation.BILINEAR
+    # Deep pictures have no quick way that is worth two grey levels.
+    exact = quick | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
     a, b, c, d = index.matrix
     turned = abs(b) > abs(a)
     x, y = (c, b) if turned else (a, d)
@@ -477,13 +494,13 @@ def _converter(path, index):
                     f"The picture of {path} changes from {old[0]}x{old[1]} to {size[0]}x{size[1]} "
                     f"at frame {number}: cut the video there."
                 )
-        high_definition = size[0] >= 1280 or size[1] > 576
-        guess = high_definition and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
+        guess = size[1] >= 720 and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
         image = reformatter.reformat(
             frame,
             *index.size,
             format="rgb24",
             src_colorspace=Colorspace.ITU709 if guess else None,
+            interpolation=exact if frame.format.components[0].bits > 8 else quick,
             threads=1,
         ).to_ndarray()
         if turned:
@@ -545,6 +562,10 @@ class VideoWriter:
             # yuv420p, which every player knows, wants even sizes.
             self.stream.height, self.stream.width = (n + n % 2 for n in self.size)
             self.stream.pix_fmt = "yuv420p"
+            # Untagged colours are guessed by each player in its own way.
+            context = self.stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = av.video.reformatter.ColorRange.MPEG
             self.stream.options = {"crf": str(self.crf), "preset": "medium"}
         if frame.shape[:2] != self.size:
             raise VPGCError(
@@ -555,6 +576,7 @@ class VideoWriter:
         if any(after for _, after in odd):
             frame = np.pad(frame, (*odd, (0, 0)), mode="edge")
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        image = image.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range="MPEG")
         self.container.mux(self.stream.encode(image))
 
     def __exit__(self, kind, error, trace):

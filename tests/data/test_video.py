@@ -1,10 +1,13 @@
+from fractions import Fraction
+
 import av
 import cv2
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
-from keras_vpgc.data.video import VideoWriter, probe, read_frames
+from keras_vpgc.data import video
+from keras_vpgc.data.video import VideoWriter, frame_times, probe, read_frames, resample
 
 pytestmark = pytest.mark.once
 
@@ -78,13 +81,420 @@ def test_existing_video_is_kept_unless_asked(clip):
     assert clip.read_bytes() != before
 
 
+def barcode(number, height=48, width=64):
+    """A picture with a stripe for each bit of a number, and a shade of colour."""
+    bits = np.repeat(number >> np.arange(8) & 1, -(-width // 8))[:width]
+    frame = np.where(bits[None, :, None], 200, 40) + [0, 10, 20]
+    return np.repeat(frame, height, 0).astype("uint8")
+
+
+def number_of(frame):
+    middle = frame[len(frame) // 2, :, 1]
+    stripe = -(-len(middle) // 8)
+    centres = np.arange(8) * stripe + (len(middle) - 7 * stripe) // 2
+    return int(((middle[np.minimum(centres, len(middle) - 1)] > 125) << np.arange(8)).sum())
+
+
+def encode(path, frames, codec="libx264", pix_fmt="yuv420p", pts=None, time_base=None, **options):
+    """Encode pictures, 25 a second or at chosen times; `rotation` and `muxer` are no options."""
+    rotation, muxer = options.pop("rotation", None), options.pop("muxer", {})
+    with av.open(str(path), "w", container_options=muxer) as container:
+        options = {key.replace("_", "-"): str(value) for key, value in options.items()}
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        if time_base:
+            stream.codec_context.time_base = time_base
+        if rotation:
+            stream.set_display_rotation(rotation[0], hflip=rotation[1])
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            if pts is not None:
+                picture.pts, picture.time_base = pts[i], time_base
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def numbered(count, height=48, width=64):
+    return [barcode(i, height, width) for i in range(count)]
+
+
+def opencv_frames(path):
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+    capture.release()
+    return frames
+
+
+B_FRAMES = {"g": 12, "bf": 3}
+QUICK = {"deadline": "realtime", "cpu_used": 8, "g": 12}
+X265 = "log-level=none:keyint=12:pools=none:"
+FORMATS = {
+    "vp8.webm": ("vp8", "libvpx", "yuv420p", {**QUICK, "auto_alt_ref": 1, "lag_in_frames": 16}),
+    "vp9.webm": ("vp9", "libvpx-vp9", "yuv420p", QUICK),
+    "h264.mp4": ("h264", "libx264", "yuv420p", B_FRAMES),
+    "h264.mov": ("h264", "libx264", "yuvj420p", B_FRAMES),
+    "h264.mkv": ("h264", "libx264", "yuv420p", {"g": 12, "intra_refresh": 1, "bf": 0}),
+    "h264.ts": ("h264", "libx264", "yuv420p", {**B_FRAMES, "x264_params": "open-gop=1:keyint=12"}),
+    "h264.avi": ("h264", "libx264", "yuv420p", B_FRAMES),
+    "h264.h264": ("h264", "libx264", "yuv420p", B_FRAMES),
+    "h264_10.mp4": ("h264", "libx264", "yuv420p10le", B_FRAMES),
+    "hevc.mp4": ("hevc", "libx265", "yuv420p", {"x265_params": X265 + "open-gop=1"}),
+    "hevc_10.mov": ("hevc", "libx265", "yuv420p10le", {"x265_params": X265}),
+    "hevc.ts": ("hevc", "libx265", "yuv420p", {"x265_params": X265}),
+    "gray.mp4": ("hevc", "libx265", "gray", {"x265_params": X265}),
+    "av1.mp4": ("av1", "libsvtav1", "yuv420p", {"preset": 12, "g": 12}),
+    "av1_10.webm": ("av1", "libsvtav1", "yuv420p10le", {"preset": 12, "g": 12}),
+    "mpeg4.avi": ("mpeg4", "mpeg4", "yuv420p", {"g": 12, "bf": 2}),
+    "mpeg2.mpg": ("mpeg2video", "mpeg2video", "yuv420p", {"g": 12, "bf": 2}),
+    "mjpeg.avi": ("mjpeg", "mjpeg", "yuvj420p", {}),
+    "prores.mov": ("prores", "prores_ks", "yuv422p10le", {}),
+    "gray.mkv": ("ffv1", "ffv1", "gray", {"g": 12}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_format_gives_the_frames_and_any_range_of_them(name, tmp_path):
+    codec, encoder, pixels, options = FORMATS[name]
+    if encoder not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {encoder}")
+    source = numbered(40, 64, 64)
+    path = encode(tmp_path / name, source, encoder, pixels, **options)
+    info = probe(path)
+    assert (info.codec, info.pixel_format, info.frame_rate) == (codec, pixels, 25)
+    assert (info.width, info.height, info.frame_count) == (64, 64, 40)
+    assert (info.rotation, info.variable_rate, info.has_sound) == (0, False, False)
+    assert info.duration == pytest.approx(1.6)
+    np.testing.assert_allclose(frame_times(path), np.arange(40) / 25, atol=1e-9)
+
+    frames = list(read_frames(path))
+    assert [number_of(frame) for frame in frames] == list(range(40))
+    assert all(f.dtype == "uint8" and f.flags.c_contiguous for f in frames)
+    for start, stop in [(1, 3), (11, 14), (12, 13), (23, 40), (39, 50), (7, 7), (40, None)]:
+        found = list(read_frames(path, start, stop))
+        np.testing.assert_array_equal(found, frames[start:stop] or np.zeros(0))
+
+    if pixels.startswith("gray"):
+        source = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY)[..., None] for f in source]
+    assert np.abs(np.array(frames, int) - source).mean() < 8
+    if codec != "av1":  # OpenCV does not decode it
+        expected = opencv_frames(path)
+        assert len(expected) == 40
+        assert np.abs(np.array(frames, int) - expected).mean() < 2
+
+
+def test_a_range_is_reached_by_seeking(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4", numbered(120), **B_FRAMES)
+    probe(path)
+    decoded, decode = [], video._decode
+
+    def counted(packets, stream):
+        for frame in decode(packets, stream):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(video, "_decode", counted)
+    assert [number_of(f) for f in read_frames(path, 100, 103)] == [100, 101, 102]
+    assert len(decoded) <= 12 + 3
+
+
+def test_odd_and_extreme_sizes(tmp_path):
+    path = encode(tmp_path / "odd.webm", numbered(8, 47, 67), "libvpx-vp9", **QUICK)
+    assert (probe(path).width, probe(path).height) == (67, 47)
+    frames = list(read_frames(path))
+    assert [number_of(f) for f in frames] == list(range(8))
+    assert np.abs(np.array(frames, int) - opencv_frames(path)).max() <= 3
+
+    tiny = encode(tmp_path / "tiny.mp4", [np.full((4, 4, 3), g, "uint8") for g in (50, 200)])
+    assert probe(tiny).width == 4
+    np.testing.assert_allclose([f.mean() for f in read_frames(tiny)], [50, 200], atol=3)
+
+    wall = np.full((4320, 7680, 3), 90, "uint8")
+    big = encode(tmp_path / "8k.avi", [wall, wall], "mjpeg", "yuvj420p")
+    assert (probe(big).width, probe(big).height) == (7680, 4320)
+    frame = next(read_frames(big, 1))
+    assert frame.shape == wall.shape and abs(frame[::100, ::100].mean() - 90) < 2
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_rotation_is_applied(name, mirrored, tmp_path):
+    picture = np.full((48, 64, 3), 40, "uint8")
+    picture[:16, :32], picture[-16:, -16:], picture[:16, -16:] = 220, 160, 100
+    for turns in range(4):
+        rotation = (90 * turns, mirrored)
+        path = encode(tmp_path / name, [picture] * 3, crf=5, rotation=rotation)
+        expected = np.rot90(picture, turns)  # counterclockwise, then mirrored
+        expected = expected[:, ::-1] if mirrored else expected
+        info, frames = probe(path), list(read_frames(path))
+        assert (info.height, info.width) == expected.shape[:2]
+        assert info.rotation == 90 * (turns if mirrored else -turns % 4)
+        assert frames[0].shape == expected.shape
+        assert np.abs(frames[0].astype(int) - expected).mean() < 3
+        if not mirrored:  # OpenCV cannot
+            np.testing.assert_array_equal(frames, opencv_frames(path))
+
+
+def test_pixels_that_are_not_square_become_so(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for frame in numbered(3, 48, 48):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    assert (probe(tmp_path / "a.mp4").width, probe(tmp_path / "a.mp4").height) == (64, 48)
+    frames = list(read_frames(tmp_path / "a.mp4"))
+    assert frames[0].shape == (48, 64, 3)
+    assert [number_of(f) for f in frames] == [0, 1, 2]
+
+
+def from_yuv(y, u, v, red, blue, full):
+    """RGB by the definition of BT.601 and BT.709, from 8-bit codes."""
+    low, luma, chroma = (0, 255, 255) if full else (16, 219, 224)
+    y, u, v = (y - low) / luma, (u - 128) / chroma, (v - 128) / chroma
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    return np.clip(255 * np.array([r, g, b]), 0, 255)
+
+
+BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)
+
+
+@pytest.mark.parametrize(
+    "tag, full, height, pixels, weights",
+    [
+        (5, False, 48, "yuv420p", BT601),
+        (6, False, 720, "yuv420p", BT601),
+        (1, False, 48, "yuv420p", BT709),
+        (1, True, 48, "yuv420p", BT709),
+        (1, False, 48, "yuv420p10le", BT709),
+        (6, True, 48, "yuv444p", BT601),
+        (2, False, 48, "yuv420p", BT601),
+        (2, False, 604, "yuv420p", BT601),
+        (2, False, 720, "yuv420p", BT709),
+    ],
+)
+def test_colours_follow_the_matrix_of_the_file(tag, full, height, pixels, weights, tmp_path):
+    codes = [(120, 100, 160), (180, 120, 140), (60, 150, 110)]
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, height, pixels
+        context = stream.codec_context
+        context.colorspace, context.color_range = tag, 2 if full else 1
+        for yuv in codes:
+            frame = av.VideoFrame(64, height, pixels)
+            frame.colorspace, frame.color_range = tag, 2 if full else 1
+            for plane, code in zip(frame.planes, yuv, strict=True):
+                deep = pixels.endswith("10le")
+                values = np.full(plane.buffer_size // (1 + deep), code * (4 if deep else 1))
+                plane.update(values.astype("<u2" if deep else "uint8").tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for frame, yuv in zip(read_frames(tmp_path / "a.mkv"), codes, strict=True):
+        expected = from_yuv(*yuv, *weights, full)
+        assert np.abs(frame.reshape(-1, 3) - expected).max() < 2.5
+
+
+@pytest.mark.parametrize("height", [48, 720])
+def test_written_colours_come_back(height, tmp_path):
+    skin = np.full((height, 64, 3), (200, 150, 120), "uint8")
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        for _ in range(3):
+            writer.write(skin)
+    for frames in (read_frames(tmp_path / "a.mp4"), opencv_frames(tmp_path / "a.mp4")):
+        for frame in frames:
+            assert np.abs(frame.astype(int) - skin).max() <= 3
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range) == (1, 1)  # BT.709, limited
+
+
+def test_variable_rate_keeps_its_times(tmp_path):
+    steps = np.random.default_rng(0).integers(20, 60, 39)
+    pts = np.concatenate([[0], np.cumsum(steps)])
+    pts[20:] += 400  # a pause
+    for name in ("a.mp4", "a.mkv"):
+        path = encode(
+            tmp_path / name, numbered(40), pts=pts.tolist(), time_base=Fraction(1, 1000), **B_FRAMES
+        )
+        info = probe(path)
+        assert info.variable_rate and info.frame_count == 40
+        assert info.frame_rate == pytest.approx(39 / (pts[-1] / 1000), rel=0.006)
+        np.testing.assert_allclose(frame_times(path), pts / 1000, atol=1e-3)
+        for start in (19, 20, 21, 35):
+            assert number_of(next(read_frames(path, start))) == start
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_times_start_from_the_first_frame(name, tmp_path):
+    pts = list(range(1000, 1040))
+    path = encode(tmp_path / name, numbered(40), pts=pts, time_base=Fraction(1, 25), **B_FRAMES)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time > 30
+    np.testing.assert_allclose(frame_times(path), np.arange(40) / 25, atol=1e-3)
+    assert [number_of(f) for f in read_frames(path, 13, 16)] == [13, 14, 15]
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_there(tmp_path):
+    pts = list(range(-10, 30))
+    path = encode(tmp_path / "a.mp4", numbered(40), pts=pts, time_base=Fraction(1, 25), **B_FRAMES)
+    with av.open(str(path)) as container:
+        assert any(p.is_discard for p in container.demux(video=0))
+    assert probe(path).frame_count == 30
+    np.testing.assert_allclose(frame_times(path), np.arange(30) / 25)
+    assert [number_of(f) for f in read_frames(path)] == list(range(10, 40))
+    assert [number_of(f) for f in read_frames(path, 1, 4)] == [11, 12, 13]
+    assert [number_of(f) for f in read_frames(path, 20, 22)] == [30, 31]
+
+
+def test_joined_streams_whose_time_starts_again(tmp_path):
+    first = encode(tmp_path / "a.ts", numbered(20), **B_FRAMES)
+    bigger = encode(tmp_path / "b.ts", numbered(20, 96, 128), **B_FRAMES)
+    turned = encode(tmp_path / "c.ts", numbered(20, 64, 48), **B_FRAMES)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + bigger.read_bytes())
+    np.testing.assert_allclose(frame_times(joined), np.arange(40) / 25, atol=1e-9)
+    assert [number_of(f) for f in read_frames(joined)] == 2 * list(range(20))
+    assert [number_of(f) for f in read_frames(joined, 25, 27)] == [5, 6]
+    assert {f.shape for f in read_frames(joined)} == {(48, 64, 3)}
+    joined.write_bytes(first.read_bytes() + turned.read_bytes())
+    with pytest.raises(VPGCError, match="changes from 64x48 to 48x64 at frame 20"):
+        list(read_frames(joined))
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "h264.mkv", "av1.mp4", "h264.ts"])
+def test_broken_frames_do_not_shift_the_others(name, tmp_path):
+    _, encoder, pixels, options = FORMATS[name]
+    if encoder not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {encoder}")
+    path = encode(tmp_path / name, numbered(60, 64, 64), encoder, pixels, **options)
+    whole = list(read_frames(path))
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    data, lost = bytearray(path.read_bytes()), bytes(packets[27])
+    place = data.find(lost[4:-4]) if name != "h264.ts" else packets[27].pos + 188
+    assert place > 0
+    data[place : place + len(lost) - 8] = bytes(len(lost) - 8)
+    path.write_bytes(data)
+    frames = list(read_frames(path))
+    assert len(frames) == probe(path).frame_count
+    good = [i for i, f in enumerate(frames) if np.array_equal(f, whole[i])]
+    assert set(range(20)) <= set(good) and len(good) < 60
+    if len(frames) == 60:
+        assert set(range(48, 60)) <= set(good)
+    for start in range(0, len(frames), 7):
+        np.testing.assert_array_equal(
+            list(read_frames(path, start, start + 7)), frames[start : start + 7]
+        )
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "h264.mp4", "hevc.ts"])
+def test_a_file_that_was_cut_off_gives_what_is_there(name, tmp_path):
+    _, encoder, pixels, options = FORMATS[name]
+    muxer = {"movflags": "faststart"} if name == "h264.mp4" else {}
+    path = encode(tmp_path / name, numbered(60), encoder, pixels, muxer=muxer, **options)
+    whole = list(read_frames(path))
+    path.write_bytes(path.read_bytes()[: int(0.7 * path.stat().st_size)])
+    frames = list(read_frames(path))
+    assert 8 < len(frames) <= probe(path).frame_count < 60
+    # The very last may be half a frame.
+    np.testing.assert_array_equal(frames[:-1], whole[: len(frames) - 1])
+
+
+def test_resampling_shows_the_last_frame_that_has_appeared():
+    assert resample([0, 0.04, 0.08], 50).tolist() == [0, 0, 1, 1, 2, 2]
+    assert resample(np.arange(50) / 50, 25).tolist() == list(range(0, 50, 2))
+    assert resample(np.round(np.arange(90) / 30, 3), 30).tolist() == list(range(90))
+    assert resample([0.0], 30).tolist() == [0]
+    times = np.concatenate([[0], np.cumsum(np.random.default_rng(1).uniform(0.01, 0.2, 50))])
+    found = resample(times, 60)
+    for k, number in enumerate(found):
+        assert number == max(i for i, t in enumerate(times) if t <= k / 60 + 1e-3)
+    assert len(found) == pytest.approx(60 * (times[-1] + np.median(np.diff(times))), abs=1)
+    with pytest.raises(VPGCError, match="A rate of 0 frames a second"):
+        resample(times, 0)
+    with pytest.raises(VPGCError, match="no frame times"):
+        resample([], 25)
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path):
+    path = encode(tmp_path / "a.mp4", numbered(5))
+    assert probe(path).frame_count == 5
+    encode(path, numbered(7, 32, 32))
+    assert (probe(path).frame_count, probe(path).width) == (7, 32)
+
+
+def test_negative_numbers_are_refused(clip):
+    with pytest.raises(VPGCError, match="start = -1 is no frame"):
+        next(read_frames(clip, -1))
+    with pytest.raises(VPGCError, match="stop = -5 is no frame"):
+        next(read_frames(clip, 0, -5))
+
+
+def write_sound(path, codec, cover=False):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=44100)
+        if cover:
+            picture = container.add_stream("mjpeg", rate=25)
+            picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 22050), "float32"), format="fltp", layout="mono"
+        )
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+        if cover:
+            frame = av.VideoFrame.from_ndarray(barcode(1), format="rgb24")
+            container.mux(picture.encode(frame))
+            container.mux(picture.encode())
+    return path
+
+
+def test_sound_is_noticed(tmp_path):
+    path = tmp_path / "both.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mpeg4", rate=25)
+        picture.width, picture.height = 64, 48
+        stream = container.add_stream("aac", rate=44100)
+        for frame in numbered(10):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(picture.encode())
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 22050), "float32"), format="fltp", layout="mono"
+        )
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    assert probe(path).has_sound and probe(path).frame_count == 10
+    assert [number_of(f) for f in read_frames(path)] == list(range(10))
+
+
 def bad_files(folder, clip):
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("this is no video\n" * 100)
     (folder / "cut.mp4").write_bytes(clip.read_bytes()[:600])
     cv2.imwrite(str(folder / "still.png"), np.zeros((40, 40, 3), "uint8"))
     (folder / "folder.mp4").mkdir()
+    (folder / "notes.txt").write_text("no video\n" * 100)
+    data = clip.read_bytes()
+    (folder / "unknown.mp4").write_bytes(data.replace(b"avc1", b"zzz1"))
+    where = data.index(b"mdat") + 4
+    (folder / "blank.mp4").write_bytes(data[:where] + bytes(len(data) - where))
+    write_sound(folder / "sound.m4a", "aac")
+    write_sound(folder / "cover.mp3", "libmp3lame", cover=True)
+    encode(folder / "one.mp4", numbered(1))
     return {
+        "notes.txt": "cannot be read as a video",
+        "unknown.mp4": "in a format that PyAV cannot decode",
+        "blank.mp4": "cannot be read as a video|no frame that can be decoded",
+        "sound.m4a": "sound but no picture",
+        "cover.mp3": "sound but no picture",
+        "one.mp4": "a single picture",
         "empty.mp4": "is empty",
         "text.mp4": "cannot be read as a video",
         "cut.mp4": "cannot be read as a video|no frame that can be decoded",
@@ -101,9 +511,41 @@ def test_what_is_no_video_is_named(tmp_path, clip):
         assert name in str(error.value)
 
 
-def test_other_containers_and_real_footage(test_data):
-    franck = probe(test_data / "franck.webm")
-    assert (franck.width, franck.height, franck.frame_rate) == (360, 288, 25)
-    assert abs(franck.frame_count - 4998) <= 2
-    obama = list(read_frames(test_data / "obama.mov", 0, 3))
-    assert [f.shape for f in obama] == [(256, 256, 3)] * 3
+CLIPS = {
+    "franck.webm": (360, 288, 25, 4998, False),
+    "obama.mov": (256, 256, 25, 1169, False),
+    "expressive_woman_480.mp4": (480, 480, 30, 1008, False),
+    "talking_man_604.mp4": (604, 604, 25, 463, False),
+    "hard/WolfgangLanger_Pexels.mp4": (640, 360, 24000 / 1001, 472, False),
+    "hard/face_noface.mov": (960, 540, 26.398, 169, True),
+    "hard/noface_face.mov": (960, 540, 26.495, 169, True),
+    "hard/no_face.mp4": (960, 540, 24, 95, False),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_footage_is_what_opencv_sees(name, test_data):
+    width, height, rate, count, variable = CLIPS[name]
+    path = test_data / name
+    info = probe(path)
+    assert (info.width, info.height, info.frame_count) == (width, height, count)
+    assert info.frame_rate == pytest.approx(rate, rel=1e-4)
+    assert info.variable_rate == variable
+    assert len(frame_times(path)) == count
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    wanted = {0, 1, 47, 63, 64}  # some on both sides of a key frame
+    expected = {}
+    for i in range(max(wanted) + 1):
+        _, frame = capture.read()
+        if i in wanted:
+            expected[i] = frame[..., ::-1]
+    for i, frame in expected.items():
+        found = next(read_frames(path, i, i + 1))
+        assert np.abs(found.astype(int) - frame).max() <= 2
+    last = list(read_frames(path, count - 2))
+    assert len(last) == 2
+
+
+def test_a_picture_is_no_video(test_data):
+    with pytest.raises(VPGCError, match="multi_face.jpg is a single picture"):
+        probe(test_data / "hard/multi_face.jpg")
