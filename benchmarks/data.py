@@ -2,6 +2,7 @@
 
 python benchmarks/data.py decode me.mp4 other.mp4
 python benchmarks/data.py memory me.mp4 --minutes 10
+python benchmarks/data.py prepare me.mp4 --size 512 --workers 1 2
 """
 
 import argparse
@@ -116,17 +117,55 @@ def memory(paths, minutes):
                 print(f"| {file.name} | {count} | {float(peak):.0f} |")
 
 
+PREPARE_CHILD = """
+import resource, sys, time
+from keras_vpgc.data import prepare
+wall = time.perf_counter()
+portrait = prepare(sys.argv[1], sys.argv[2], size=int(sys.argv[3]), workers=int(sys.argv[4]),
+                   progress=False)
+wall = time.perf_counter() - wall
+own, crew = (resource.getrusage(x) for x in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+cpu = sum(x.ru_utime + x.ru_stime for x in (own, crew))
+print(len(portrait), wall, cpu, own.ru_maxrss / 1024, crew.ru_maxrss / 1024)
+"""
+
+
+def prepare(paths, size, workers):
+    """A table of the speed and memory of `prepare`; CPU time includes starting the processes."""
+    print("| file | workers | frames | frames/s | CPU ms/frame | peak MiB, parent, a worker |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            for count in workers:
+                output = Path(folder) / f"{path.stem}_{count}"
+                done = subprocess.run(
+                    [sys.executable, "-c", PREPARE_CHILD, path, output, str(size), str(count)],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
+                frames, wall, cpu, own, crew = map(float, done.stdout.split())
+                print(
+                    f"| {path.name} | {count} | {frames:.0f} | {frames / wall:.1f} | "
+                    f"{1000 * cpu / frames:.1f} | {own:.0f}, {crew:.0f} |"
+                )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("table", choices=["decode", "seek", "memory"])
+    parser.add_argument("table", choices=["decode", "seek", "memory", "prepare"])
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     if options.table == "decode":
         decode(options.videos, options.repeats)
     elif options.table == "seek":
         seek(options.videos)
+    elif options.table == "prepare":
+        prepare(options.videos, options.size, options.workers)
     else:
         memory(options.videos, options.minutes)
 

