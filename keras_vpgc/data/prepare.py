@@ -450,11 +450,23 @@ def _plan(source, info, faces, settings, crop):
         "size": size,
         "tracker": settings["tracker"],
         "landmark_set": "mediapipe-478",
-        "split": split(count, rate, settings["test_frames"]),
+        "split": _split_seen(track.valid & ~track.interpolated, rate, settings["test_frames"]),
         "report": report,
         "settings": settings,
     }
     return arrays, portrait_info
+
+
+def _split_seen(seen, rate, test_frames):
+    """`split` by the frames that show the face: a face that was away leaves no part empty."""
+    frames = np.flatnonzero(seen)
+    parts = split(len(frames), rate, test_frames)
+    return {
+        part: [int(frames[first]) if first else 0, int(frames[last - 1]) + 1]
+        if last > first
+        else [int(frames[first])] * 2
+        for part, (first, last) in parts.items()
+    }
 
 
 def _notes(report, settings, crop, size):
@@ -533,8 +545,9 @@ def _write_sheet(portrait, columns: int = 6, rows: int = 4, cell: int = 320):
         "turned right": known[np.argmax(turn)],
         "eyes shut": known[np.argmin(eyes)],
         "mouth open": known[np.argmax(mouth)],
-        "least sure": known[np.argmin(portrait.confidence[known])],
     }
+    if portrait.confidence[known].min() < 1:
+        extremes["least sure"] = known[np.argmin(portrait.confidence[known])]
     if portrait.interpolated.any():
         extremes["interpolated"] = np.flatnonzero(portrait.interpolated)[0]
     evenly = np.linspace(0, len(portrait) - 1, rows * columns - len(extremes)).round().astype(int)

@@ -21,7 +21,7 @@ CHUNK_FRAMES = 250
 MAX_FACES = 4
 # Longer side in pixels of what the tracker sees. It looks at a face in 256x256 pixels and at the
 # whole picture in less, so that more costs time and shows it nothing.
-MAX_SIDE = 1920
+MAX_SIDE = 3840
 # A face is looked for in no smaller picture.
 MIN_SIDE = 64
 # Of two faces that cover each other by more than this part, one is an echo of the other.
@@ -180,7 +180,7 @@ class FaceTracker:
         """All faces of a frame, at most four, the largest first.
 
         Args:
-            frame: uint8 RGB `(h, w, 3)`; one larger than 1920 pixels is looked at in that size.
+            frame: uint8 RGB `(h, w, 3)`; one larger than 3840 pixels is looked at in that size.
 
         Returns:
             Points `(k, 478, 3)` in the frame's pixels, blendshapes `(k, 52)` and matrices
