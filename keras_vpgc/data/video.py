@@ -244,12 +244,11 @@ def _times(path, shown, trial, time_base, rate):
     last = None
     known = None not in stamps and None not in trial and len(set(stamps)) == len(stamps)
     if known:
-        # What comes before the first frame that can be decoded was cut off.
-        stamps = sorted(stamp for stamp in stamps if stamp >= trial[0])
+        stamps.sort()
         last = dict(shown)[stamps[-1]] * float(time_base)
         known = stamps[: len(trial)] == trial
     if not known:
-        # Packets may lack pts, hold half a frame or carry pts in the wrong order.
+        # Packets may lack pts, carry them in the wrong order, hold half a frame or a broken one.
         with _open(path) as (container, stream):
             stream.thread_type = "AUTO"
             stamps = [frame.pts for frame in _decode(_packets(container, stream), stream)]
