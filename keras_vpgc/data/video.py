@@ -20,7 +20,7 @@ BT709, UNSPECIFIED = 1, 2  # codes of ITU-T H.273 for a colour matrix
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before its frames are decoded.
+    """What a video is, as known before all its frames are decoded.
 
     Attributes:
         width, height: Pixels as displayed: the rotation and the shape of the pixels that the file
@@ -167,7 +167,7 @@ def _index(path) -> _Index:
 
 @functools.lru_cache(maxsize=16)
 def _scan(path, size, changed) -> _Index:
-    """Read all packets and decode the first frame; `size` and `changed` only key the cache."""
+    """Read all packets and decode the first frames; `size` and `changed` only key the cache."""
     with _open(path) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         shown: list[tuple[int | None, int]] = []
@@ -244,12 +244,11 @@ def _times(path, shown, trial, time_base, rate):
     last = None
     known = None not in stamps and None not in trial and len(set(stamps)) == len(stamps)
     if known:
-        # What comes before the first frame that can be decoded was cut off.
-        stamps = sorted(stamp for stamp in stamps if stamp >= trial[0])
+        stamps.sort()
         last = dict(shown)[stamps[-1]] * float(time_base)
         known = stamps[: len(trial)] == trial
     if not known:
-        # Packets may lack pts, hold half a frame or carry pts in the wrong order.
+        # Packets may lack pts, carry them in the wrong order, hold half a frame or a broken one.
         with _open(path) as (container, stream):
             stream.thread_type = "AUTO"
             stamps = [frame.pts for frame in _decode(_packets(container, stream), stream)]
@@ -286,8 +285,8 @@ def _display_matrix(frame) -> tuple[int, int, int, int]:
 def probe(path) -> VideoInfo:
     """Size, rate, length and kind of a video.
 
-    All packets are read, none but the first frame is decoded (except where packets carry no usable
-    time stamps); the result is kept until the file changes.
+    All packets are read but only the first frames decoded, except where the packets carry no usable
+    time stamps; the result is kept until the file changes.
 
     Args:
         path: The video file.
@@ -314,8 +313,8 @@ def probe(path) -> VideoInfo:
 def frame_times(path) -> np.ndarray:
     """When each frame is shown.
 
-    The time stamps of the packets are read, without decoding; where all or some are missing, the
-    frames are counted at the rate that the file gives.
+    The time stamps of the packets are read without decoding where they can be trusted, else those
+    of the decoded frames; where there are none, frames are counted at the rate of the file.
 
     Args:
         path: The video file.
