@@ -18,6 +18,19 @@ ROUNDS = 5
 CHUNK = 1000
 # Of the 68 points those that stay with the skull: nose, corners of the eyes, ends of the jaw.
 RIGID_68 = np.array([0, 16, *range(27, 36), 36, 39, 42, 45])
+# Points across the gap between the lids and between the lips: upper, lower, by number of points.
+# The mesh's are read off MediaPipe's canonical face model (Apache-2.0), the others iBUG's.
+LIDS = {
+    478: (
+        [246, 161, 160, 159, 158, 157, 173, 466, 388, 387, 386, 385, 384, 398],
+        [7, 163, 144, 145, 153, 154, 155, 249, 390, 373, 374, 380, 381, 382],
+    ),
+    68: ([37, 38, 43, 44], [41, 40, 47, 46]),
+}
+LIPS = {
+    478: ([191, 80, 81, 82, 13, 312, 311, 310, 415], [95, 88, 178, 87, 14, 317, 402, 318, 324]),
+    68: ([61, 62, 63], [67, 66, 65]),
+}
 
 
 @dataclass(frozen=True)
@@ -273,10 +286,11 @@ def _power(rotation, strength: float):
 def neutral_frame(head: HeadTrack) -> int:
     """The frame that shows the person most neutral.
 
-    Among the frames with open eyes (at least 0.9 of the median opening) and a closed mouth (of the
-    clip's quarter with the least opening) the one whose pose and expression are nearest to the
-    clip's middle: the sum of its angle to the mean rotation and of the mean size of its expression
-    offsets, each over its median, is least. Where no frame has both, all frames compete.
+    Among the frames with open eyes (at least 0.9 of the median opening) and a closed mouth (an
+    opening of at most 0.03 of the mouth's width, or of the clip's twentieth with the least) the one
+    whose pose and expression are nearest to the clip's middle: the sum of its angle to the mean
+    rotation and of the mean size of its expression offsets, each over its median, is least. Where
+    no frame has both, all frames compete.
 
     Args:
         head: A `HeadTrack` of 478 or 68 points.
@@ -287,7 +301,7 @@ def neutral_frame(head: HeadTrack) -> int:
     face = (head.shape + head.expression)[..., :2]
     face = face[:, MEDIAPIPE_TO_68] if face.shape[1] == 478 else face
     eyes, mouth = eye_opening(face).mean(1), mouth_opening(face)
-    usable = (eyes >= 0.9 * np.median(eyes)) & (mouth <= np.percentile(mouth, 25))
+    usable = (eyes >= 0.9 * np.median(eyes)) & (mouth <= max(0.03, np.percentile(mouth, 5)))
     u, _, vt = np.linalg.svd(head.rotation.mean(0))
     middle = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
     cosine = 0.5 * (np.einsum("nij,ij->n", head.rotation, middle) - 1)
@@ -332,7 +346,9 @@ def retarget(
     """The driving clip's pose and expression on the target's shape.
 
     Expression offsets are scaled by the ratio of the faces' sizes (root mean square distance of
-    the shape's points from their middle).
+    the shape's points from their middle). Where that would leave a gap in closed eyes, or lips that
+    cross, the shape matters: the lids' gap keeps its ratio to the one at rest, and lips cross no
+    more than the driver's.
 
     Args:
         driving: `fit_head` of the driving clip; or one of 68 points before an orthographic camera,
@@ -403,13 +419,34 @@ def retarget(
         rotation = np.array(pose["rotation"])
         translation = middle + moved @ (rotation @ own.T).T
         rotation = rotation @ turn
+        offset = driving.expression[neutral]
         expression = rest + (expression - expression[neutral])
     else:
         rotation = own @ turn
         translation = (place + moved) * (middle[2] / place[2])
+        rest = offset = np.zeros_like(shape)
+    _keep_gaps(expression, shape, rest, driving, driving.shape + offset)
     return HeadTrack(
         rotation, translation, np.ones(len(turn)), shape, expression, Camera(**pose["camera"])
     )
+
+
+def _keep_gaps(expression, shape, rest, driving, driving_rest):
+    """Change the lids' and lips' offsets, in place, so that what closes for the driver closes."""
+
+    def gap(points, pairs):
+        return points[..., pairs[1], 1] - points[..., pairs[0], 1]
+
+    own, moved, count = driving.shape + driving.expression, shape + expression, len(shape)
+    lids, lips = LIDS[count], LIPS[count]
+    at_rest = np.maximum(gap(driving_rest, lids), 1e-3)
+    for pairs, wanted in (
+        (lids, gap(own, lids) / at_rest * gap(shape + rest, lids)),
+        (lips, np.maximum(gap(moved, lips), np.minimum(gap(own, lips), 0.0))),
+    ):
+        change = 0.5 * (wanted - gap(moved, pairs))
+        expression[:, pairs[0], 1] -= change
+        expression[:, pairs[1], 1] += change
 
 
 def _size(shape):
