@@ -4,10 +4,11 @@ python benchmarks/retargeting.py --data FOLDER --every 5 --pictures /tmp/retarge
 
 Each driven track is taken apart again; its neutral shape should be the target's own. "3D" is the
 distance of the two shapes in head coordinates (root mean square over the 478 points; the shapes
-have the canonical head's size), "2D" that of the mean contours (68 points) after the best
-similarity; percent are of the distance between the outer corners of the target's eyes. Blink and
-mouth are how far the driven face closes its eyes and opens its mouth: the 2nd and 98th percentile
-of the openings, the driver's own below.
+have the canonical head's size), "skull" the same over the 33 points that hardly move with the
+expression, "2D" that of the mean contours (68 points) after the best similarity, which sees the
+driver's usual pose and expression too; percent are of the distance between the outer corners of
+the target's eyes. Blink and mouth are how far the driven face closes its eyes and opens its mouth:
+the 2nd and 98th percentile of the openings, the clips' own below.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vpgc.data import video
+from keras_vpgc.data.canonical import canonical_head
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68, eye_opening, mouth_opening
 from keras_vpgc.data.retarget import (
     _similarity,
@@ -69,15 +71,16 @@ def flat(points):
 
 
 def leakage(points, size, head, target):
-    """Root mean square distances in 3D (mm, percent) and 2D (percent)."""
-    shape = fit_head(points, *size).shape
-    solid = np.sqrt(((shape - head.shape) ** 2).sum(-1).mean())
+    """Root mean square distances: 3D, skull (mm), and in percent 3D, skull, 2D."""
+    away = ((fit_head(points, *size).shape - head.shape) ** 2).sum(-1)
+    solid = np.sqrt(away.mean())
+    skull = np.sqrt(away[np.flatnonzero(canonical_head()[1])].mean())
     eyes = np.linalg.norm(head.shape[33] - head.shape[263])
     a, b = (np.pad(x, ((0, 0), (0, 1))) for x in (flat(points), flat(target)))
     scale, rotation, translation = _similarity(a, b[None])
     difference = scale[0] * a @ rotation[0].T + translation[0] - b
     plane = np.sqrt((difference**2).sum(-1).mean()) / np.linalg.norm(b[36] - b[45])
-    return 10 * solid, 100 * solid / eyes, 100 * plane
+    return 10 * solid, 10 * skull, 100 * solid / eyes, 100 * skull / eyes, 100 * plane
 
 
 def openings(points):
@@ -98,8 +101,8 @@ def main():
         clips[name] = track(options.data / name, options.every, options.cache)
         heads[name] = fit_head(clips[name][0], *clips[name][2])
     print(
-        "| target | driver | way | 3D mm | 3D % | 2D % | blink | mouth |\n"
-        "|---|---|---|---|---|---|---|---|"
+        "| target | driver | way | 3D mm | skull mm | 3D % | skull % | 2D % | blink | mouth |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     for target, driver in PAIRS:
         points, _, size = clips[target]
@@ -111,8 +114,9 @@ def main():
             numbers = leakage(result, size, head, points)
             blink, mouth = openings(result)
             print(
-                f"| {Path(target).stem} | {Path(driver).stem} | {way} | {numbers[0]:.2f} "
-                f"| {numbers[1]:.2f} | {numbers[2]:.2f} | {blink:.3f} | {mouth:.2f} |",
+                f"| {Path(target).stem} | {Path(driver).stem} | {way} | "
+                + " | ".join(f"{n:.2f}" for n in numbers)
+                + f" | {blink:.3f} | {mouth:.2f} |",
                 flush=True,
             )
         if options.pictures:

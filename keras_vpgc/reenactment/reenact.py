@@ -16,6 +16,9 @@ def reenact(
     output,
     *,
     retargeting: str = "auto",
+    neutral: float | None = None,
+    motion: float = 1.0,
+    guard: str = "warn",
     start: int = 0,
     stop: int | None = None,
     side_by_side: bool = False,
@@ -31,6 +34,10 @@ def reenact(
         driving: The driving video.
         output: The video to write, such as `out.mp4`.
         retargeting: See `Puppet.landmarks_of`.
+        neutral: Second of the driving video at which the face is at rest; default: chosen, see
+            `keras_vpgc.data.retarget.neutral_frame`.
+        motion: Strength of the head motion, 0 (still) to 1 (as driven).
+        guard: Where the driver leaves what the puppet has seen: `"warn"`, `"clamp"` or `"off"`.
         start: First frame of the driving video.
         stop: Frame before which to stop.
         side_by_side: Show the driving face beside the result?
@@ -43,7 +50,8 @@ def reenact(
         Path of the output.
 
     Raises:
-        VPGCError: for a driving file that is no video or shows no face, or an output that exists.
+        VPGCError: for a driving file that is no video or shows no face, an output that exists, or
+            settings that do not fit.
 
     Example:
 
@@ -58,12 +66,30 @@ def reenact(
     info = video.probe(driving)
     if Path(output).exists() and not overwrite:
         raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
+    rest = None
+    if neutral is not None:
+        rest = round(neutral * info.frame_rate) - start
+        if not 0 <= rest < (stop or info.frame_count) - start:
+            raise VPGCError(
+                f"Second {neutral:g} is not in the part of {driving} that drives: choose another "
+                "--neutral."
+            )
     track = track_clip(
         driving, start=start, stop=stop, tracker_model=tracker_model, progress=progress
     )
-    landmarks = puppet.landmarks_of(track, assets.sha256(driving), retargeting)
+    sha256 = assets.sha256(driving)
+    landmarks = puppet.landmarks_of(
+        track,
+        (info.width, info.height),
+        sha256,
+        retargeting,
+        neutral=rest,
+        motion=motion,
+        guard=guard,
+        tracker_model=tracker_model,
+    )
     if side_by_side:
-        if puppet.metadata["source_sha256"] == assets.sha256(driving):
+        if puppet.metadata["source_sha256"] == sha256:
             crop = crops.Crop(**puppet.metadata["crop"])
         else:
             crop = crops.choose_crop(track.points, track.valid, info.width, info.height)
