@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,16 @@ def test_another_person_drives_the_puppet(test_data, run, tmp_path):
     source = test_data / "talking_man_604.mp4"
     path = reenact(run, source, tmp_path / "new.mp4", stop=12, progress=False)
     assert len(list(read_frames(path))) == 12
+
+
+def test_command_says_a_warning_in_one_line(monkeypatch, capsys):
+    import keras_vpgc.reenactment
+    from keras_vpgc.cli.reenact import command
+
+    def warn(*args, **settings):
+        warnings.warn(f"yaw reaches 40, {settings['motion']}", stacklevel=2)
+        return "out.mp4"
+
+    monkeypatch.setattr(keras_vpgc.reenactment, "reenact", warn)
+    command("run", "friend.mp4", "out.mp4", motion=0.5)
+    assert capsys.readouterr() == ("out.mp4 is ready.\n", "vpgc: yaw reaches 40, 0.5\n")
