@@ -1,5 +1,6 @@
 """`vpgc reenact`."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,17 @@ def command(
             help="auto, none (same person, same camera), relative or absolute (another person)."
         ),
     ] = "auto",
+    neutral: Annotated[
+        float | None,
+        typer.Option(min=0, help="Second at which the driving face is at rest; default: chosen."),
+    ] = None,
+    motion: Annotated[
+        float, typer.Option(min=0, max=1, help="Strength of the head motion, 0 is still.")
+    ] = 1.0,
+    guard: Annotated[
+        str,
+        typer.Option(help="Poses that the puppet has not seen: warn, clamp (bring back) or off."),
+    ] = "warn",
     start: Annotated[
         str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
     ] = None,
@@ -34,16 +46,29 @@ def command(
     from keras_vpgc.data.shots import parse_time
     from keras_vpgc.reenactment import reenact
 
-    path = reenact(
-        run,
-        driving,
-        output,
-        retargeting=retargeting,
-        start=None if start is None else parse_time(start),
-        end=None if end is None else parse_time(end),
-        side_by_side=side_by_side,
-        batch_size=batch_size,
-        overwrite=overwrite,
-        tracker_model=tracker_model,
-    )
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def one_line(message, category, *place):
+            if category is UserWarning:
+                typer.echo(f"vpgc: {message}", err=True)
+            else:
+                shown(message, category, *place)
+
+        warnings.showwarning = one_line
+        path = reenact(
+            run,
+            driving,
+            output,
+            retargeting=retargeting,
+            neutral=neutral,
+            motion=motion,
+            guard=guard,
+            start=None if start is None else parse_time(start),
+            end=None if end is None else parse_time(end),
+            side_by_side=side_by_side,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            tracker_model=tracker_model,
+        )
     typer.echo(f"{path} is ready.")

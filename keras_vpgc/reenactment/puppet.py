@@ -1,21 +1,24 @@
 """The puppet: a model of one person, ready to be driven."""
 
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_vpgc import backend
+from keras_vpgc.data import coverage
 from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.data.portrait import fill
-from keras_vpgc.data.retarget import fit_head, retarget
+from keras_vpgc.data.retarget import HeadTrack, fit_head, project, retarget
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import PortraitReenactor
+from keras_vpgc.version import PUPPET_SCHEMA_VERSION as SCHEMA_VERSION
 
-SCHEMA_VERSION = 1
 RETARGETING = ("auto", "none", "relative", "absolute")
+GUARDS = ("warn", "clamp", "off")
 
 
 class Puppet:
@@ -27,7 +30,8 @@ class Puppet:
     Attributes:
         model: The Keras model.
         metadata: Dict that travels with it: preset, frame rate, crop and checksum of the source,
-            the person's neutral shape and middle pose, the seen range, tracker and landmark set.
+            the person's shape, neutral pose and expression, what poses and expressions it has
+            seen, tracker and landmark set.
 
     Example:
 
@@ -124,34 +128,107 @@ class Puppet:
                 progress(count)
             yield images
 
-    def landmarks_of(self, track, source_sha256: str | None = None, mode: str = "auto"):
+    def landmarks_of(
+        self,
+        track,
+        size: tuple[int, int],
+        source_sha256: str | None = None,
+        retargeting: str = "auto",
+        *,
+        neutral: int | None = None,
+        motion: float = 1.0,
+        guard: str = "warn",
+        tracker_model=None,
+    ) -> np.ndarray:
         """Landmarks in the puppet's crop, from the track of a driving clip.
 
         Args:
             track: A `keras_vpgc.data.tracking.Track` in source pixels.
+            size: Width and height of the driving video in pixels.
             source_sha256: Checksum of the driving file.
-            mode: `"none"`: the same person before the same camera, only the crop is applied;
-                `"relative"` or `"absolute"`: see `keras_vpgc.data.retarget`; `"auto"`: none for
-                the clip that the puppet was trained on, else relative.
+            retargeting: `"none"`: the same person before the same camera, only the crop is
+                applied; `"relative"` or `"absolute"`: see `keras_vpgc.data.retarget`; `"auto"`:
+                none for the clip that the puppet was trained on as it is, else relative.
+            neutral, motion, guard: See `landmarks_of_head`.
+            tracker_model: Path of the face landmarker's model.
 
         Returns:
             Float32 `(n, 68, 2)`.
 
         Raises:
-            VPGCError: for an unknown mode.
+            VPGCError: for an unknown mode or guard, or settings that say nothing to `"none"`.
         """
-        if mode not in RETARGETING:
+        if retargeting not in RETARGETING:
             raise VPGCError(
-                f"There is no retargeting {mode!r}: choose one of {', '.join(RETARGETING)}."
+                f"There is no retargeting {retargeting!r}: choose one of {', '.join(RETARGETING)}."
             )
-        if mode == "auto":
-            mode = "none" if source_sha256 == self.metadata["source_sha256"] else "relative"
+        _check_guard(guard)
+        as_it_is = neutral is None and motion == 1
+        if retargeting == "auto":
+            own = source_sha256 == self.metadata["source_sha256"]
+            retargeting = "none" if own and as_it_is else "relative"
         points = fill(track.points, track.valid)
-        if mode == "none":
-            points = to_crop(points, Crop(**self.metadata["crop"]))
-        else:
-            points = retarget(fit_head(points), self.metadata["shape"], self.metadata["pose"], mode)
-        return points[:, MEDIAPIPE_TO_68, :2]
+        if retargeting == "none":
+            if not as_it_is:
+                raise VPGCError(
+                    "Retargeting 'none' takes the landmarks as they are, without a neutral frame "
+                    "or a strength of motion: choose 'relative' or 'absolute' for these."
+                )
+            return to_crop(points, Crop(**self.metadata["crop"]))[:, MEDIAPIPE_TO_68, :2]
+        head = fit_head(points, *size, model=tracker_model)
+        return self.landmarks_of_head(
+            head, retargeting, neutral=neutral, motion=motion, guard=guard
+        )
+
+    def landmarks_of_head(
+        self,
+        head: HeadTrack,
+        mode: str = "relative",
+        *,
+        neutral: int | None = None,
+        motion: float = 1.0,
+        guard: str = "warn",
+    ) -> np.ndarray:
+        """Landmarks in the puppet's crop, from another head's pose and expression.
+
+        Args:
+            head: A `keras_vpgc.data.retarget.HeadTrack` of 478 or 68 points.
+            mode: `"relative"` or `"absolute"`: see `keras_vpgc.data.retarget`.
+            neutral: Number of the frame in which the driver looks neutral; default: chosen.
+            motion: Strength of the head motion, 0 (still) to 1 (as driven).
+            guard: What to do where pose or expression leave what the puppet has seen: `"warn"`,
+                `"clamp"` (bring them back) or `"off"`.
+
+        Returns:
+            Float32 `(n, 68, 2)`.
+
+        Raises:
+            VPGCError: see `keras_vpgc.data.retarget.retarget`.
+
+        Example:
+
+        ```python
+        landmarks = puppet.landmarks_of_head(fit_head(points, 1280, 720), motion=0.5)
+        frames = puppet.drive(landmarks)
+        ```
+        """
+        _check_guard(guard)
+        driven = retarget(
+            head, self.metadata["shape"], self.metadata["pose"], mode, neutral, motion
+        )
+        if guard != "off":
+            clamped, report = coverage.clamp(driven, self.metadata["seen"])
+            if guard == "clamp":
+                driven = clamped
+            elif report["warning"]:
+                warnings.warn(report["warning"], stacklevel=2)
+        landmarks = to_crop(project(driven)[..., :2], Crop(**self.metadata["crop"]))
+        return landmarks[:, MEDIAPIPE_TO_68] if landmarks.shape[1] == 478 else landmarks
+
+
+def _check_guard(guard):
+    if guard not in GUARDS:
+        raise VPGCError(f"There is no guard {guard!r}: choose one of {', '.join(GUARDS)}.")
 
 
 def check_landmarks(landmarks) -> np.ndarray:

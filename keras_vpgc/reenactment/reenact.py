@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import video
@@ -16,6 +18,9 @@ def reenact(
     output,
     *,
     retargeting: str = "auto",
+    neutral: float | None = None,
+    motion: float = 1.0,
+    guard: str = "warn",
     start: float | None = None,
     end: float | None = None,
     side_by_side: bool = False,
@@ -31,6 +36,10 @@ def reenact(
         driving: The driving video.
         output: The video to write, such as `out.mp4`.
         retargeting: See `Puppet.landmarks_of`.
+        neutral: Second of the driving video at which the face is at rest; default: chosen, see
+            `keras_vpgc.data.retarget.neutral_frame`.
+        motion: Strength of the head motion, 0 (still) to 1 (as driven).
+        guard: Where the driver leaves what the puppet has seen: `"warn"`, `"clamp"` or `"off"`.
         start: Where to begin, in seconds of the driving video.
         end: Where to stop, in seconds of the driving video.
         side_by_side: Show the driving face beside the result?
@@ -43,7 +52,8 @@ def reenact(
         Path of the output.
 
     Raises:
-        VPGCError: for a driving file that is no video or shows no face, or an output that exists.
+        VPGCError: for a driving file that is no video or shows no face, an output that exists, or
+            settings that do not fit.
 
     Example:
 
@@ -58,12 +68,31 @@ def reenact(
     info = video.probe(driving)
     if Path(output).exists() and not overwrite:
         raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
+    rest = None
+    if neutral is not None:
+        first, last = frame_range(driving, start, end)
+        rest = int(np.searchsorted(video.frame_times(driving), neutral, "right")) - 1 - first
+        if not 0 <= rest < last - first:
+            raise VPGCError(
+                f"Second {neutral:g} is not in the part of {driving} that drives: choose another "
+                "--neutral."
+            )
     track = track_clip(
         driving, start=start, end=end, tracker_model=tracker_model, progress=progress
     )
-    landmarks = puppet.landmarks_of(track, assets.sha256(driving), retargeting)
+    sha256 = assets.sha256(driving)
+    landmarks = puppet.landmarks_of(
+        track,
+        (info.width, info.height),
+        sha256,
+        retargeting,
+        neutral=rest,
+        motion=motion,
+        guard=guard,
+        tracker_model=tracker_model,
+    )
     if side_by_side:
-        if puppet.metadata["source_sha256"] == assets.sha256(driving):
+        if puppet.metadata["source_sha256"] == sha256:
             crop = crops.Crop(**puppet.metadata["crop"])
         else:
             crop = crops.choose_crop(track.points, track.valid, info.width, info.height)

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from keras_vpgc.config import Recipe, TrainConfig, resolve
+from keras_vpgc.data.coverage import seen_range
+from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.dataset import FrameBatches, check_batch
-from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68, eye_opening, mouth_opening
-from keras_vpgc.data.portrait import Portrait, fill
+from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import (
@@ -25,7 +26,7 @@ from keras_vpgc.models import (
 from keras_vpgc.training.callbacks import TimeLimit
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.fit_driver import encode, fit_driver
-from keras_vpgc.version import __version__
+from keras_vpgc.version import PUPPET_SCHEMA_VERSION, __version__
 
 RUN_SCHEMA_VERSION = 1
 VALIDATION_FRAMES = 32
@@ -120,6 +121,8 @@ def train_puppet(
     puppet_file = run / "puppet.keras"
     if puppet_file.exists():
         return keras.saving.load_model(puppet_file, compile=False)
+    # Before the training, so that what is missing shows at once.
+    metadata = puppet_metadata(portrait, config)
     train, validation = (portrait.indices(part) for part in ("train", "validation"))
     validation = validation[np.linspace(0, len(validation) - 1, VALIDATION_FRAMES).astype(int)]
     size = config.network["image_size"]
@@ -151,7 +154,7 @@ def train_puppet(
         )
         _save(driver, file)
 
-    reenactor = _join(autoencoder, driver, config, puppet_metadata(portrait, config))
+    reenactor = _join(autoencoder, driver, config, metadata)
     _save(reenactor, puppet_file)
     return reenactor
 
@@ -310,15 +313,10 @@ def puppet_metadata(portrait: Portrait, config: TrainConfig) -> dict:
         JSON-able dict.
     """
     train = portrait.indices("train")
-    points = fill(portrait.points, portrait.valid)
-    head = fit_head(points[train])
-    landmarks = points[train][:, MEDIAPIPE_TO_68, :2]
-
-    def seen(values):
-        return [round(float(v), 5) for v in np.percentile(values, [1, 50, 99])]
-
+    points = from_crop(portrait.points[train], Crop(**portrait.info["crop"]))
+    head = fit_head(points, *portrait.info["source_size"])
     return {
-        "schema_version": RUN_SCHEMA_VERSION,
+        "schema_version": PUPPET_SCHEMA_VERSION,
         "keras_vpgc": __version__,
         "preset": config.preset,
         "source": portrait.info["source"],
@@ -329,14 +327,8 @@ def puppet_metadata(portrait: Portrait, config: TrainConfig) -> dict:
         "context_mode": config.recipe.context_mode,
         "tracker": portrait.info["tracker"],
         "landmark_set": "ibug-68",
+        # Centimetres in head coordinates, the pose's camera is the source's: see data/retarget.py.
         "shape": np.round(head.shape, 5).tolist(),
         "pose": neutral_pose(head),
-        # 1st, 50th and 99th percentile of the training frames.
-        "seen": {
-            "x": seen(landmarks[..., 0].mean(1)),
-            "y": seen(landmarks[..., 1].mean(1)),
-            "scale": seen(head.scale),
-            "eye_opening": seen(eye_opening(landmarks).mean(1)),
-            "mouth_opening": seen(mouth_opening(landmarks)),
-        },
+        "seen": seen_range(head),
     }

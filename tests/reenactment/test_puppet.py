@@ -1,5 +1,7 @@
 import shutil
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 
 import keras_vpgc
 from keras_vpgc import VPGCError
-from keras_vpgc.data.tracking import Track
+from keras_vpgc.data.crop import Crop, from_crop
+from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
+from keras_vpgc.data.retarget import fit_head, from_angles
 from keras_vpgc.models import PortraitReenactor
 from keras_vpgc.reenactment import Puppet
 from tests.layers.layer_case import to_numpy
@@ -59,27 +63,93 @@ def test_bad_landmarks_are_named(make, message, puppet, portrait):
         puppet.drive(make(portrait.landmarks[:5].astype("float32")))
 
 
+@pytest.fixture
+def driving(portrait):
+    """The puppet's own clip as a track in source pixels, with the video's size."""
+    points = from_crop(portrait.points, Crop(**portrait.info["crop"]))
+    return SimpleNamespace(points=points, valid=portrait.valid), portrait.info["source_size"]
+
+
 @pytest.mark.once
-def test_driving_by_the_own_clip_takes_its_crop_and_others_are_retargeted(puppet, portrait, rng):
-    crop = portrait.info["crop"]
-    points = portrait.points * crop["size"]
-    points[..., :2] += [crop["x"], crop["y"]]
-    track = Track(
-        points,
-        portrait.blendshapes,
-        portrait.matrices,
-        portrait.confidence,
-        portrait.interpolated,
-        portrait.valid,
-    )
-    own = puppet.landmarks_of(track, portrait.info["source_sha256"])
+def test_driving_by_the_own_clip_takes_its_crop_and_others_are_retargeted(
+    puppet, portrait, driving
+):
+    track, size = driving
+    own = puppet.landmarks_of(track, size, portrait.info["source_sha256"])
     np.testing.assert_allclose(own, portrait.landmarks, atol=1e-5)
-    # The same person filmed nearer and elsewhere in another picture: relative motion undoes it.
-    moved = replace(track, points=points * 2 + 30)
-    found = puppet.landmarks_of(moved, "another file")
-    assert np.abs(found - portrait.landmarks).mean() < 0.02
-    with pytest.raises(VPGCError, match="no retargeting 'some'"):
-        puppet.landmarks_of(track, None, "some")
+    # The same person filmed in a picture twice as large: relative motion undoes it.
+    moved = SimpleNamespace(points=2 * track.points, valid=track.valid)
+    found = puppet.landmarks_of(moved, np.multiply(size, 2), "another file", guard="off")
+    assert np.abs(found - portrait.landmarks).mean() < 0.01
+    # Two frames side by side: the person is elsewhere in the picture.
+    moved.points = track.points + np.float32([size[0] / 2, 0, 0])
+    found = puppet.landmarks_of(moved, (2 * size[0], size[1]), "another file", guard="off")
+    assert np.abs(found - portrait.landmarks).mean() < 0.01
+    assert found.shape == portrait.landmarks.shape and found.dtype == np.float32
+
+
+@pytest.mark.once
+def test_strength_of_motion_and_neutral_frame(puppet, portrait, driving):
+    sha256 = portrait.info["source_sha256"]
+    still = puppet.landmarks_of(*driving, sha256, motion=0.0, guard="off")
+    nose, corners = [27, 28, 29], [36, 45]
+    moves = [np.ptp(x[:, nose].mean(1), axis=0).max() for x in (still, portrait.landmarks)]
+    assert moves[0] < 0.4 * moves[1]
+    # Frame 7 at rest is the puppet at rest.
+    pose = puppet.metadata["pose"]["frame"]
+    rest = portrait.landmarks[portrait.indices("train")[pose]]
+    found = puppet.landmarks_of(*driving, sha256, neutral=7, guard="off")
+    assert np.abs(found[7] - rest).max() < 1e-3
+    assert np.abs(found[7, corners] - portrait.landmarks[7, corners]).max() > 0.002
+
+
+@pytest.mark.once
+def test_heads_of_68_points_drive(puppet, portrait, driving):
+    track, size = driving
+    head = fit_head(track.points, *size)
+    less = replace(
+        head, shape=head.shape[MEDIAPIPE_TO_68], expression=head.expression[:, MEDIAPIPE_TO_68]
+    )
+    for mode in ("relative", "absolute"):
+        whole, part = (
+            puppet.landmarks_of_head(h, mode, neutral=3, guard="off") for h in (head, less)
+        )
+        assert part.shape == (len(head), 68, 2)
+        # The sizes of the two sets of points differ a little.
+        np.testing.assert_allclose(part, whole, atol=5e-3)
+
+
+@pytest.mark.once
+def test_guard_warns_of_unseen_poses_and_clamps_them(puppet, portrait, driving):
+    track, size = driving
+    head = fit_head(track.points[portrait.indices("train")], *size)
+    turned = replace(head, rotation=from_angles([40.0, 0, 0]) @ head.rotation)
+    wild = {"mode": "absolute", "neutral": 0}
+    with pytest.warns(UserWarning, match="yaw reaches .*--guard clamp") as found:
+        free = puppet.landmarks_of_head(turned, **wild)
+    assert len(found) == 1 and "\n" not in str(found[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        off = puppet.landmarks_of_head(turned, **wild, guard="off")
+        clamped = puppet.landmarks_of_head(turned, **wild, guard="clamp")
+        usual = puppet.landmarks_of_head(head, **wild)
+        puppet.landmarks_of(*driving, portrait.info["source_sha256"])
+    np.testing.assert_array_equal(free, off)
+    assert np.abs(clamped - usual).mean() < 0.5 * np.abs(free - usual).mean()
+
+
+@pytest.mark.once
+def test_settings_of_driving_that_do_not_fit(puppet, driving):
+    for settings, message in (
+        ({"retargeting": "some"}, "no retargeting 'some': choose one of auto, none"),
+        ({"guard": "maybe"}, "no guard 'maybe': choose one of warn, clamp, off"),
+        ({"retargeting": "none", "motion": 0.5}, "'none' takes the landmarks as they are"),
+        ({"retargeting": "none", "neutral": 3}, "'none' takes the landmarks as they are"),
+        ({"motion": 2.0}, "strength of head motion is 2"),
+        ({"neutral": 9999}, "neutral frame 9999 is not in the driving clip"),
+    ):
+        with pytest.raises(VPGCError, match=message):
+            puppet.landmarks_of(*driving, **settings)
 
 
 @pytest.mark.once
@@ -98,5 +168,5 @@ def test_what_is_no_puppet_is_named(run, tmp_path):
     config = model.get_config()
     config["metadata"] = {**config["metadata"], "schema_version": 5}
     PortraitReenactor.from_config(config).save(tmp_path / "new.keras")
-    with pytest.raises(VPGCError, match="schema version 5 but this keras_vpgc reads 1"):
+    with pytest.raises(VPGCError, match="schema version 5 but this keras_vpgc reads 2"):
         keras_vpgc.load(tmp_path / "new.keras")

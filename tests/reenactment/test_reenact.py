@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,23 @@ def test_existing_output_and_bad_driver_change_nothing(run, clip, tmp_path):
     assert not (tmp_path / "new.mp4").exists()
 
 
+def test_neutral_second_and_motion(run, portrait, clip, tmp_path):
+    """The driver at rest in the given second is the puppet at rest."""
+    found = {}
+    for motion in (0.0, 1.0):
+        path = tmp_path / f"{motion}.mp4"
+        settings = {"neutral": 0.2, "motion": motion, "guard": "off"}
+        reenact(run, clip, path, stop=10, progress=False, **settings)
+        found[motion] = np.stack(list(read_frames(path))).astype(int)
+    assert (found[0.0] != found[1.0]).any()
+    for neutral in (0.4, -0.5):
+        with pytest.raises(VPGCError, match=f"Second {neutral} is not in the part of .*astronaut"):
+            reenact(run, clip, tmp_path / "n.mp4", stop=10, neutral=neutral, progress=False)
+    with pytest.raises(VPGCError, match="no guard 'loud'"):
+        reenact(run, clip, tmp_path / "n.mp4", guard="loud", progress=False)
+    assert not (tmp_path / "n.mp4").exists()
+
+
 def test_driver_without_a_face(test_data, run, tmp_path):
     source = test_data / "hard" / "no_face.mp4"
     with pytest.raises(VPGCError, match="No face was found in any of the 95 frames"):
@@ -46,3 +65,16 @@ def test_another_person_drives_the_puppet(test_data, run, tmp_path):
     source = test_data / "talking_man_604.mp4"
     path = reenact(run, source, tmp_path / "new.mp4", end=0.48, progress=False)
     assert len(list(read_frames(path))) == 12
+
+
+def test_command_says_a_warning_in_one_line(monkeypatch, capsys):
+    import keras_vpgc.reenactment
+    from keras_vpgc.cli.reenact import command
+
+    def warn(*args, **settings):
+        warnings.warn(f"yaw reaches 40, {settings['motion']}", stacklevel=2)
+        return "out.mp4"
+
+    monkeypatch.setattr(keras_vpgc.reenactment, "reenact", warn)
+    command("run", "friend.mp4", "out.mp4", motion=0.5)
+    assert capsys.readouterr() == ("out.mp4 is ready.\n", "vpgc: yaw reaches 40, 0.5\n")
