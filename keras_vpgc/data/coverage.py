@@ -104,7 +104,7 @@ def inspect(portrait) -> dict:
         what `coverage.json` holds.
 
     Raises:
-        VPGCError: if OpenCV or matplotlib is missing, or no frame is usable.
+        VPGCError: if OpenCV or matplotlib is missing, or fewer than 2 frames are usable.
 
     Example:
 
@@ -152,10 +152,16 @@ def measure_signals(portrait) -> dict[str, np.ndarray]:
         - `sharpness`: variance of the Laplacian in the face over its median; `luma`: mean of the
           face, 0 to 255; `bright`, `dark`: share of the face's pixels over 250, under 5; NaN where
           not measured (`IMAGE_FRAMES`).
+
+    Raises:
+        VPGCError: if OpenCV is missing, or fewer than 2 frames are usable.
     """
     usable = portrait.valid & ~portrait.interpolated & ~portrait.repeated
-    if not usable.any():
-        raise VPGCError(f"{portrait.path} has no usable frame: prepare another video.")
+    if usable.sum() < 2:
+        raise VPGCError(
+            f"{portrait.path} has only {usable.sum()} usable frame(s), with a face and not "
+            "repeated: prepare another video."
+        )
     count, picked = len(usable), np.flatnonzero(usable)
     times = np.asarray(portrait.times, "float64")
     points = np.asarray(portrait.points[picked], "float64")
@@ -191,13 +197,13 @@ def measure_signals(portrait) -> dict[str, np.ndarray]:
 
     step = np.linalg.norm(np.diff(xy[:, RIGID_POINTS].mean(1), axis=0), axis=-1)
     lasted = np.diff(times[picked])
-    exposure = 0.5 * np.median(lasted) if len(lasted) else 0.0
+    exposure = 0.5 * np.median(lasted)
     speed = np.where(lasted <= LONGEST_FRAME, step / np.maximum(lasted, 1e-6), np.nan)
     put("motion", speed * exposure / height[1:], picked[1:])
 
     chosen = np.unique(np.linspace(0, len(picked) - 1, IMAGE_FRAMES).astype(int))
     image = _image_measures(portrait, picked[chosen], xy[chosen])
-    image["sharpness"] /= max(float(np.median(image["sharpness"])), 1e-9)
+    image["sharpness"] /= max(float(np.nanmedian(image["sharpness"])), 1e-9)
     for name, values in image.items():
         put(name, values, picked[chosen])
     return signals
@@ -804,7 +810,7 @@ def _coordinates(offsets, seen):
     mean, basis = _stored(offsets, seen)
     places = _landmarks(offsets)
     weighted = LID_WEIGHTS[:, None] * np.ones(3)
-    inverse = np.linalg.pinv((basis[:, places] * weighted).reshape(len(basis), -1))
+    inverse = np.linalg.pinv((basis[:, places] * weighted).reshape(len(basis), 3 * len(places)))
     centred = offsets[:, places] - mean[places]
     coordinates = (centred * weighted).reshape(len(offsets), -1) @ inverse
     rest = centred - np.einsum("nk,kpi->npi", coordinates, basis[:, places])

@@ -163,14 +163,23 @@ def _table(result):
 
 
 def _preparation(report):
-    rows = ""
-    for key, value in report.items():
-        if isinstance(value, float):
-            value = f"{value:.4g}"
-        rows += f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>"
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value[:200])}</td></tr>"
+        for name, value in _flat(report)
+    )
     if not rows:
         return ""
     return f'<h2>Preparation and tracking</h2><div class="scroll"><table>{rows}</table></div>'
+
+
+def _flat(report, before=""):
+    """Names and texts of a nested dict."""
+    for key, value in report.items():
+        name = f"{before}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}: ")
+        else:
+            yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _plots(result, signals, wanted):

