@@ -304,7 +304,7 @@ def measure(portrait, signals) -> dict:
             "repeated": int(portrait.repeated.sum()),
         },
         "seconds": {
-            "total": round(float(signals["times"][-1] + 1 / portrait.frame_rate), 2),
+            "total": round(float(np.ptp(signals["times"]) + 1 / portrait.frame_rate), 2),
             "usable": round(seconds, 2),
         },
         "frame_rate": round(portrait.frame_rate, 3),

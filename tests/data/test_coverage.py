@@ -45,7 +45,7 @@ class FakePortrait:
         self.valid = np.ones(count, bool)
         self.interpolated = np.zeros(count, bool)
         self.repeated = np.zeros(count, bool)
-        self.times = np.arange(count) / RATE
+        self.times = 7.0 + np.arange(count) / RATE  # cut out of a longer recording
         self.blendshapes = np.zeros((count, 52), "float32")
         self.info = {
             "source": "me <&> you.mp4",
