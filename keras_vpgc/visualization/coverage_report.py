@@ -50,6 +50,7 @@ svg { width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--faint); padding: 4px 10px; text-align: right; }
 th:first-child, td:first-child { text-align: left; min-width: 9em; }
+.words td { text-align: left; overflow-wrap: anywhere; }
 footer { color: var(--quiet); font-size: 0.85rem; margin: 2em 0 1em; }
 """
 
@@ -169,7 +170,8 @@ def _preparation(report):
     )
     if not rows:
         return ""
-    return f'<h2>Preparation and tracking</h2><div class="scroll"><table>{rows}</table></div>'
+    table = f'<div class="scroll"><table class="words">{rows}</table></div>'
+    return f"<h2>Preparation and tracking</h2>{table}"
 
 
 def _flat(report, before=""):
@@ -178,6 +180,8 @@ def _flat(report, before=""):
         name = f"{before}{key}".replace("_", " ")
         if isinstance(value, dict):
             yield from _flat(value, f"{name}: ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield name, str(len(value))
         else:
             yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
