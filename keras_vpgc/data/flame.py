@@ -452,8 +452,8 @@ def read_deca(codes, model, embedding, crop_size=224, source_size=None) -> HeadT
         crop_size: Side of DECA's crop in pixels.
         source_size: Width and height of the video in pixels, where the codes have a `tform`: the
             matrix from the video's pixels to the crop's, `testdata[i]["tform"]` of DECA. The
-            result is then in the video's pixels; without one it is in the crop's, and DECA's crop
-            goes with the face.
+            result is then in the video's pixels; without a `tform` it is in the crop's, and DECA's
+            crop goes with the face.
 
     Returns:
         A `HeadTrack` with 68 points and an orthographic camera; `scale` is in pixels a centimetre.
@@ -475,10 +475,13 @@ def read_deca(codes, model, embedding, crop_size=224, source_size=None) -> HeadT
         `decalib/deca.py`, `transform_points` in `decalib/utils/tensor_cropper.py`.
     """
     codes = _codes(codes, "codes") if isinstance(codes, dict) else read_codes(codes)
-    if "tform" in codes and source_size is None:
+    if ("tform" in codes) != (source_size is not None):
         raise VPGCError(
-            "The codes have a tform to the video's pixels, but the video's size is not known: give "
+            "The codes have a tform to the video's pixels, but its size is not known: give "
             "source_size=(width, height)."
+            if source_size is None
+            else "source_size is given, but the codes have no tform to lead to the video's pixels: "
+            "save testdata[i]['tform'] of DECA with them, or leave source_size out."
         )
     model = model if isinstance(model, FlameModel) else FlameModel.load(model)
     if not isinstance(embedding, LandmarkEmbedding):

@@ -52,7 +52,8 @@ class _Dtype(_StandIn):
 def _array(raw, dtype, shape, order):
     if dtype.hasobject:
         made = np.empty(len(raw), object)
-        made[:] = raw
+        for place, value in enumerate(raw):
+            made[place] = value
         return made.reshape(shape)
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     return np.frombuffer(raw, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="))

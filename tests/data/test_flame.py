@@ -304,6 +304,8 @@ def test_a_tform_leads_back_to_the_video(model, embedding, codes, rng):
     assert (head.camera.width, head.camera.height) == (1280, 720)
     with pytest.raises(VPGCError, match="source_size"):
         read_deca(codes, model, embedding)
+    with pytest.raises(VPGCError, match="no tform"):
+        read_deca(without(codes, "tform"), model, embedding, source_size=(1280, 720))
     codes["tform"][3] = codes["tform"][3].T
     with pytest.raises(VPGCError, match="frame 3"):
         read_deca(codes, model, embedding, source_size=(1280, 720))
@@ -535,6 +537,15 @@ def test_an_array_of_pointers_is_refused(tmp_path):
     write_pkl(tmp_path / "x.pkl", value)
     with pytest.raises(VPGCError, match="an array of type 'V16'"):
         read_arrays(tmp_path / "x.pkl")
+
+
+def test_an_array_of_arrays(tmp_path):
+    value = np.empty(2, object)
+    value[:] = [np.arange(3.0), np.arange(4.0)]
+    write_npy(tmp_path / "x.npy", value)
+    made = read_arrays(tmp_path / "x.npy")
+    for one, expected in zip(made, value, strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 def test_damaged_files(tmp_path, codes):
