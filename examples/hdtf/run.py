@@ -1,7 +1,7 @@
 """HDTF from its annotation files to puppets and a table of scores.
 
 git clone https://github.com/MRzzm/HDTF
-python examples/hdtf/run.py --annotations HDTF/HDTF_dataset --videos my_videos -o hdtf --only Radio11
+python examples/hdtf/run.py --annotations HDTF/HDTF_dataset --videos mine -o hdtf --only Radio11
 
 A clip that fails is listed with the reason and the others go on; the same command again does only
 what is not done yet. Results: OUT/videos (fetched), OUT/previews (look at these first),
@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
 import keras
 
 from keras_vpgc import VPGCError
@@ -23,119 +24,154 @@ from keras_vpgc.data.crop import Crop
 from keras_vpgc.evaluation.run import evaluate_run
 from keras_vpgc.training.recipes import train_puppet
 
-STAGES = ("fetch", "cut", "prepare", "train", "evaluate")
+SCORES = ("psnr", "ssim", "landmark_distance")
 
 
 def main(arguments=None) -> int:
     options = parse(arguments)
     output = Path(options.output)
-    recipe, network = split_settings(options.set)
+    options.recipe, options.network = split_settings(options.set)
     clips = hdtf.read_annotations(options.annotations, options.subset)
     clips = hdtf.select(clips, options.only)
     output.mkdir(parents=True, exist_ok=True)
     summary = read_summary(output)
 
-    failures = {}
+    failures = []
     for number, clip in enumerate(clips, 1):
         print(f"[{number}/{len(clips)}] {clip.name}", flush=True)
         state = summary["clips"].setdefault(clip.name, {})
         state.pop("failed", None)
-        try:
-            for stage in STAGES:
-                if stage in options.stages:
-                    run_stage(stage, clip, state, options, output, recipe, network)
-                    write_summary(output, summary)
-        except Exception as error:  # one clip must not stop the others
-            known = isinstance(error, VPGCError)
-            reason = str(error) if known else f"{type(error).__name__}: {error}"
-            state["failed"] = {"stage": stage, "reason": reason}
-            failures[clip.name] = f"{clip.name}, {stage}: {reason}"
-            print(f"  failed: {reason}", flush=True)
-            write_summary(output, summary)
+        for stage in [s for s in STAGES if s in options.stages]:
+            try:
+                run_stage(stage, clip, state, options, output)
+            except Exception as error:  # one clip must not stop the others
+                known = isinstance(error, VPGCError)
+                reason = str(error) if known else f"{type(error).__name__}: {error}"
+                state["failed"] = {"stage": stage, "reason": reason}
+                failures.append(f"- {clip.name}, {stage}: {reason}")
+                print(f"  failed: {reason}", flush=True)
+                break
+            finally:
+                write_summary(output, summary)
 
     print(f"\n{table(summary, clips)}")
     if failures:
         print(f"\n{len(failures)} of {len(clips)} clips failed:")
-        print("\n".join(f"- {line}" for line in failures.values()))
+        print("\n".join(failures))
     return 1 if failures else 0
 
 
-def run_stage(stage, clip, state, options, output, recipe, network):
-    """Do one stage of one clip, unless its result is there and was made with these settings."""
-    portrait, run = output / "portraits" / clip.name, output / "runs" / clip.name
+def run_stage(stage, clip, state, options, output):
+    """Do a stage of a clip, unless its result is there and was made with these settings."""
     framing = {"crop": options.crop, "size": options.size, "test_frames": options.test_frames}
-    training = {"preset": options.preset, "recipe": recipe, "network": network}
-    result, settings = {
-        "fetch": (None, {}),
+    training = {"preset": options.preset, "recipe": options.recipe, "network": options.network}
+    run = output / "runs" / clip.name
+    results = {
+        "fetch": (Path(state.get("fetch", {}).get("source", "")), {}),
         "cut": (output / "previews" / f"{clip.name}.png", {"crop": options.crop}),
-        "prepare": (portrait / "portrait.json", framing),
-        "train": (run / "puppet.keras", {**framing, **training}),
-        "evaluate": (run / "evaluation" / "metrics.json", {**framing, **training}),
-    }[stage]
-    done = state.get(stage, {})
-    if result and result.exists() and done.get("settings") == settings:
+        "prepare": (output / "portraits" / clip.name / "portrait.json", framing),
+        "train": (run / "puppet.keras", framing | training),
+        "evaluate": (
+            run / "evaluation" / "metrics.json",
+            framing | training | {"landmarks": options.landmarks},
+        ),
+    }
+
+    def done(name):
+        file, settings = results[name]
+        return file.is_file() and state.get(name, {}).get("settings") == settings
+
+    # A prepared clip needs its video no more: it may be deleted.
+    if done(stage) or (stage in ("fetch", "cut") and done("prepare")):
         return
     print(f"  {stage}", flush=True)
     state.pop(stage, None)
-    fact = {}
-    if stage == "fetch":
-        fact["source"], fact["whole"] = fetch(clip, options, output)
-    elif stage == "cut":
-        fact["cut"] = cut(clip, options, output, result)
-    elif stage == "prepare":
-        place = needed(state, "cut", clip)["cut"]
-        made = prepare(
-            place["source"],
-            portrait,
-            crop=Crop(**place["crop"]) if place["crop"] else None,
-            size=options.size,
-            test_frames=options.test_frames,
-            start=place["start"],
-            end=place["end"],
-        )
-        fact["frames"] = len(made)
-    elif stage == "train":
-        keras.utils.clear_session()
-        train_puppet(portrait, run, options.preset, recipe=recipe, network=network)
-    else:
-        scores = evaluate_run(run, portrait=portrait, landmarks=options.landmarks)
-        fact["scores"] = scores["rows"]["driven"]
-    state[stage] = {"settings": settings, **fact}
+    file, settings = results[stage]
+    state[stage] = {**STAGES[stage](clip, state, options, output, file), "settings": settings}
 
 
-def fetch(clip, options, output):
-    """The clip's video: one that the user has, or a download."""
-    folders = [Path(f) for f in (options.videos, output / "videos") if f]
+def fetch(clip, state, options, output, file):
+    """The video: one that the user has, or a download."""
+    folders = [Path(folder) for folder in (options.videos, output / "videos") if folder]
     found = hdtf.find_video(clip, folders)
     if found is None:
         found = hdtf.fetch(clip, output / "videos", options.resolution), True
-    return str(found[0].resolve()), found[1]
+    return {"source": str(found[0].resolve()), "whole": found[1]}
 
 
-def cut(clip, options, output, picture):
+def cut(clip, state, options, output, file):
     """Times and crop of the clip in its video, checked, and a picture of them."""
-    import cv2
+    video = needed(state, "fetch", clip)
+    place = hdtf.locate(clip, video["source"], video["whole"], tracked=options.crop == "tracked")
+    picture = cv2.cvtColor(hdtf.preview(place), cv2.COLOR_RGB2BGR)
+    file.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(file.with_name(f".{file.name}")), picture)
+    os.replace(file.with_name(f".{file.name}"), file)
+    return {
+        "start": place.start,
+        "end": place.end,
+        "cropped": vars(place.crop) if place.crop else None,
+    }
 
-    source, whole = fetch(clip, options, output)
-    place = hdtf.locate(clip, source, whole, tracked=options.crop == "tracked")
-    image = hdtf.preview(place)
-    picture.parent.mkdir(exist_ok=True)
-    partial = picture.with_name(f".{picture.name}")
-    cv2.imwrite(str(partial), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    os.replace(partial, picture)
-    crop = vars(place.crop) if place.crop else None
-    return {"source": source, "start": place.start, "end": place.end, "crop": crop}
+
+def make_portrait(clip, state, options, output, file):
+    place = needed(state, "cut", clip)
+    portrait = prepare(
+        needed(state, "fetch", clip)["source"],
+        file.parent,
+        crop=Crop(**place["cropped"]) if place["cropped"] else None,
+        size=options.size,
+        test_frames=options.test_frames,
+        start=place["start"],
+        end=place["end"],
+    )
+    return {"frames": len(portrait)}
+
+
+def train(clip, state, options, output, file):
+    needed(state, "prepare", clip)
+    keras.utils.clear_session()
+    train_puppet(
+        output / "portraits" / clip.name,
+        file.parent,
+        options.preset,
+        recipe=options.recipe,
+        network=options.network,
+    )
+    return {}
+
+
+def evaluate(clip, state, options, output, file):
+    needed(state, "train", clip)
+    scores = evaluate_run(
+        output / "runs" / clip.name,
+        portrait=output / "portraits" / clip.name,
+        landmarks=options.landmarks,
+    )
+    return {"scores": scores["rows"]["driven"]}
+
+
+STAGES = {
+    "fetch": fetch,
+    "cut": cut,
+    "prepare": make_portrait,
+    "train": train,
+    "evaluate": evaluate,
+}
 
 
 def needed(state, stage, clip):
     if stage not in state:
-        raise VPGCError(f"{clip.name} has not come through the stage {stage} yet: run it first.")
+        raise VPGCError(f"{clip.name} has not come through the stage {stage}: run that one too.")
     return state[stage]
 
 
 def read_summary(output):
     file = output / "summary.json"
-    return json.loads(file.read_text()) if file.exists() else {"clips": {}}
+    try:
+        return json.loads(file.read_text()) if file.exists() else {"clips": {}}
+    except ValueError:
+        raise VPGCError(f"{file} is damaged: delete it; what is done is found again.") from None
 
 
 def write_summary(output, summary):
@@ -146,15 +182,14 @@ def write_summary(output, summary):
 
 def table(summary, clips):
     """Markdown: what came out of each clip."""
-    lines = ["| clip | frames | PSNR | SSIM | F-LMD |", "|---|---|---|---|---|"]
+    lines = ["| clip | frames | PSNR | SSIM | F-LMD | |", "|---|---|---|---|---|---|"]
     for clip in clips:
         state = summary["clips"][clip.name]
         scores = state.get("evaluate", {}).get("scores", {})
-        cells = [f"{scores[k]:.3f}" if k in scores else "" for k in ("psnr", "ssim", "f_lmd")]
-        cells = [str(state.get("prepare", {}).get("frames", "")), *cells]
-        if "failed" in state:
-            cells[-1] += f" failed: {state['failed']['stage']}"
-        lines.append(f"| {clip.name} | {' | '.join(cells)} |")
+        cells = [clip.name, str(state.get("prepare", {}).get("frames", ""))]
+        cells += [f"{scores[k]:.3f}" if k in scores else "" for k in SCORES]
+        cells.append(f"failed: {state['failed']['stage']}" if "failed" in state else "")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

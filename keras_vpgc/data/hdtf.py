@@ -172,7 +172,8 @@ def _url(fields):
 
 
 def _times(fields):
-    return [tuple(_seconds(text) for text in field.split("-", 1)) for field in fields]
+    pairs = [field.split("-") for field in fields]
+    return [(_seconds(start), _seconds(end)) for start, end in pairs]
 
 
 def _seconds(text):
