@@ -447,17 +447,17 @@ def preview(cut: Cut, size: int = 256) -> np.ndarray:
     """
     import cv2
 
-    info = video.probe(cut.source)
-    first = round(cut.start * info.frame_rate)
-    end = info.duration if cut.end is None else cut.end
-    last = max(first, round(end * info.frame_rate) - 2)
+    times = video.frame_times(cut.source)
+    end = np.inf if cut.end is None else cut.end
+    first = min(int(np.searchsorted(times, cut.start)), len(times) - 1)
+    last = max(first, int(np.searchsorted(times, end)) - 1)
     tiles = []
     for number in (first, (first + last) // 2, last):
         frame = next(iter(video.read_frames(cut.source, number, number + 1)), None)
         if frame is None:
             raise VPGCError(
-                f"{cut.source} holds no frame at {number / info.frame_rate:.1f} s: it was cut off "
-                "while being fetched."
+                f"{cut.source} cannot be decoded at {times[number]:.1f} s: it was cut off while "
+                "being fetched."
             )
         if cut.crop is not None:
             tiles.append(crops.apply(frame, cut.crop, size))

@@ -235,7 +235,7 @@ def test_preview_shows_beginning_middle_and_end_of_the_crop(radio7, clip):
     image = hdtf.preview(locate(radio7, clip), size=150)
     assert image.shape == (150, 450, 3)
     frames = list(read_frames(clip))
-    for place, number in enumerate((25, 36, 48)):
+    for place, number in enumerate((25, 37, 49)):
         wanted = frames[number][10:160, 50:200]
         np.testing.assert_array_equal(image[:, 150 * place : 150 * (place + 1)], wanted)
     whole = hdtf.preview(locate(radio7, clip, tracked=True), size=64)
