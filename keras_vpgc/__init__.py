@@ -30,7 +30,10 @@ def _choose_backend():
 
 _choose_backend()
 
-from keras_vpgc import layers, losses, metrics, models  # noqa: E402
+# Worker processes of `keras_vpgc.data.prepare` see pictures and no network: keras would cost each
+# of them seconds and hundreds of megabytes.
+if "KERAS_VPGC_WORKER" not in os.environ:
+    from keras_vpgc import layers, losses, metrics, models
 from keras_vpgc.errors import VPGCError  # noqa: E402
 from keras_vpgc.version import __version__  # noqa: E402
 

@@ -13,11 +13,28 @@ def command(
         str | None, typer.Option(help="X,Y,SIZE in source pixels; default: chosen by the face.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the stored frames.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Frames a second; default: the source's own frames.")
+    ] = None,
+    person: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which person, 1 being in most frames; default: who is alone."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the source.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the source.")
+    ] = None,
+    max_gap: Annotated[
+        float, typer.Option(min=0, help="Seconds without the face that are filled in.")
+    ] = 0.5,
     test_frames: Annotated[
         int | None, typer.Option(help="Length of the held-out part at the end.")
     ] = None,
-    start: Annotated[int, typer.Option(min=0, help="First frame to use.")] = 0,
-    stop: Annotated[int | None, typer.Option(min=1, help="Frame before which to stop.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes; default: one a core.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing portrait.")] = False,
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
 ):
@@ -26,21 +43,36 @@ def command(
     Example: vpgc prepare me.mp4 -o data/me
     """
     from keras_vpgc.data import prepare
+    from keras_vpgc.data.shots import parse_time
 
     portrait = prepare(
         video,
         output,
         crop=crop,
         size=size,
+        rate=rate,
+        person=person,
+        start=None if start is None else parse_time(start),
+        end=None if end is None else parse_time(end),
+        max_gap=max_gap,
         test_frames=test_frames,
-        start=start,
-        stop=stop,
+        workers=workers,
         overwrite=overwrite,
         tracker_model=tracker_model,
     )
+    report = portrait.info["report"]
     parts = ", ".join(f"{part} {len(portrait.indices(part))}" for part in portrait.info["split"])
+    frames, jitter = report["frames"], report["jitter"]
     typer.echo(
-        f"{output}: {len(portrait)} frames of {portrait.size}x{portrait.size} ({parts}), "
-        f"{portrait.info['frames_without_face']} without a face, "
-        f"{portrait.info['frames_repeated']} repeated."
+        f"{output}: {len(portrait)} frames of {portrait.size}x{portrait.size} at "
+        f"{portrait.frame_rate:g} a second ({parts}); {frames['without_face']} without a face, "
+        f"{frames['interpolated']} interpolated, {frames['repeated']} repeated."
     )
+    if jitter["before"] is not None:
+        typer.echo(
+            f"Jitter {jitter['before']:.2f} before smoothing, {jitter['after']:.2f} after "
+            f"(thousandths of the face's height)."
+        )
+    for note in report["notes"]:
+        typer.echo(note)
+    typer.echo(f"Look at {output / 'landmarks.png'}.")

@@ -16,8 +16,12 @@ def command(
             help="auto, none (same person, same camera), relative or absolute (another person)."
         ),
     ] = "auto",
-    start: Annotated[int, typer.Option(min=0, help="First frame to use.")] = 0,
-    stop: Annotated[int | None, typer.Option(min=1, help="Frame before which to stop.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the driving video.")
+    ] = None,
     side_by_side: Annotated[bool, typer.Option(help="Show the driving face too.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
@@ -27,6 +31,7 @@ def command(
 
     Example: vpgc reenact runs/me --driving friend.mp4 -o out.mp4
     """
+    from keras_vpgc.data.shots import parse_time
     from keras_vpgc.reenactment import reenact
 
     path = reenact(
@@ -34,8 +39,8 @@ def command(
         driving,
         output,
         retargeting=retargeting,
-        start=start,
-        stop=stop,
+        start=None if start is None else parse_time(start),
+        end=None if end is None else parse_time(end),
         side_by_side=side_by_side,
         batch_size=batch_size,
         overwrite=overwrite,

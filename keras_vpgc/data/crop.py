@@ -1,9 +1,13 @@
 """One square crop for a whole clip."""
 
+import contextlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from keras_vpgc.data import video
 from keras_vpgc.errors import VPGCError
 
 
@@ -119,3 +123,51 @@ def from_crop(points, crop: Crop) -> np.ndarray:
     points = np.asarray(points, "float32")
     origin = np.array([crop.x, crop.y, 0.0][: points.shape[-1]], "float32")
     return points * np.float32(crop.size) + origin
+
+
+@contextlib.contextmanager
+def frame_cutter(source: str, folder: str, crop: list[float], size: int):
+    """The job of `keras_vpgc.data.parallel` that cuts frames out of a video into PNG files.
+
+    Args:
+        source: The video file.
+        folder: Where `000000.png` and so on go; files that are there stay.
+        crop: Left, top and side in pixels.
+        size: Side of the pictures.
+
+    Yields:
+        A function of a task `{"first", "numbers"}`, the number of the first picture and the frames
+        of the video that the pictures show, ascending; and of a progress callable.
+    """
+    square = Crop(*crop)
+
+    def work(task, progress):
+        numbers = np.array(task["numbers"])
+        files = [Path(folder) / f"{task['first'] + i:06d}.png" for i in range(len(numbers))]
+        frames = video.read_frames(source, int(numbers[0]), int(numbers[-1]) + 1)
+        for number, frame in enumerate(frames, int(numbers[0])):
+            wanted = [files[i] for i in np.flatnonzero(numbers == number)]
+            missing = [file for file in wanted if not file.exists()]
+            if missing:
+                _write_png(apply(frame, square, size), missing)
+            progress(len(wanted))
+
+    yield work
+
+
+def _write_png(image, files):
+    import cv2
+
+    # The fastest of the settings that were measured, at 1.1 times the smallest's size.
+    settings = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    settings += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    settings += [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)[1]
+    for file in files:
+        partial = file.with_name(f".{file.stem}.{os.getpid()}.png")
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, file)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise

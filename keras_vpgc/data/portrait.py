@@ -9,18 +9,31 @@ import numpy as np
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.errors import VPGCError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PARTS = ("train", "validation", "test")
 
 
 class Portrait:
     """A prepared clip of one person.
 
-    The folder holds `portrait.json` (source, crop, rate, split), `frames/000000.png` and so on,
-    and `tracking.npz`.
+    The folder holds `portrait.json` (source, crop, rate, split, report), `frames/000000.png` and so
+    on, `tracking.npz` and `landmarks.png` to look at.
 
     Args:
         path: The folder.
+
+    Attributes:
+        info: What `portrait.json` says. A point `u` of the crop is the source's pixel
+            `(crop.x, crop.y) + u * crop.size`.
+        points: Float32 `(n, 478, 3)`, smoothed, x right and y down in [0, 1] of the crop, depth in
+            the same unit; NaN where not valid.
+        blendshapes, matrices: Float32 `(n, 52)` and `(n, 4, 4)`, as tracked.
+        valid: Bool `(n,)`: the face was seen, or is interpolated.
+        interpolated: Bool `(n,)`: the face is filled in from the frames around.
+        confidence: Float32 `(n,)` in [0, 1], see `keras_vpgc.data.shots.confidence`.
+        repeated: Bool `(n,)`: the picture is that of the frame before.
+        times: Float64 `(n,)`: seconds from the source's first frame.
+        source_frames: Int `(n,)`: number of the source's frame.
 
     Raises:
         VPGCError: if it is no portrait folder, of another schema version, or incomplete.
@@ -57,10 +70,14 @@ class Portrait:
             raise VPGCError(f"{self.path} lacks frames or tracking.npz: prepare the video again.")
         with np.load(tracking) as stored:
             self.points = stored["points"]
-            self.valid = stored["valid"]
-            self.repeated = stored["repeated"]
             self.blendshapes = stored["blendshapes"]
             self.matrices = stored["matrices"]
+            self.valid = stored["valid"]
+            self.interpolated = stored["interpolated"]
+            self.confidence = stored["confidence"]
+            self.repeated = stored["repeated"]
+            self.times = stored["times"]
+            self.source_frames = stored["source_frames"]
 
     def __len__(self):
         return self.info["frame_count"]
@@ -84,8 +101,9 @@ class Portrait:
         """Frame numbers of a part of the clip.
 
         Args:
-            part: `"train"` (without repeated frames), `"validation"` or `"test"`; frames without
-                a face are left out.
+            part: `"train"` (without repeated frames), `"validation"` or `"test"`. Frames in which
+                the face was not seen are left out, interpolated ones too: their landmarks serve
+                their neighbours as context, but what the picture shows there is unknown.
 
         Returns:
             Int array.
@@ -93,7 +111,9 @@ class Portrait:
         if part not in PARTS:
             raise VPGCError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
         first, last = self.info["split"][part]
-        usable = self.valid & ~self.repeated if part == "train" else self.valid
+        usable = self.valid & ~self.interpolated
+        if part == "train":
+            usable &= ~self.repeated
         return first + np.flatnonzero(usable[first:last])
 
     def frames(self, indices=None, size: int | None = None) -> np.ndarray:

@@ -1,24 +1,29 @@
 """From a video to a portrait folder."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
-from keras_vpgc.data import video
+from keras_vpgc.data import parallel, smoothing, tracking, video
+from keras_vpgc.data import shots as cutting
+from keras_vpgc.data.landmark_sets import RIGID_POINTS
 from keras_vpgc.data.portrait import SCHEMA_VERSION, Portrait
-from keras_vpgc.data.tracking import FaceTracker, Track, track_video
+from keras_vpgc.data.tracking import Faces, Track
 from keras_vpgc.errors import VPGCError
 
 SIZES = (64, 128, 256, 512)
 MIN_FRAMES = 30
-# Mean absolute difference, of 255, under which a frame repeats the one before.
-REPEATED = 0.02
+# Frames that are cut out at a time.
+CHUNK_FRAMES = 250
+MAX_GAP = 0.5
 
 
 def split(count: int, frame_rate: float, test_frames: int | None = None) -> dict[str, list[int]]:
@@ -65,17 +70,27 @@ def prepare(
     *,
     crop: crops.Crop | str | None = None,
     size: int | None = None,
+    rate: float | None = None,
+    person: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    max_gap: float = MAX_GAP,
     test_frames: int | None = None,
-    start: int = 0,
-    stop: int | None = None,
+    workers: int | None = None,
     overwrite: bool = False,
     tracker_model=None,
     progress: bool = True,
 ) -> Portrait:
     """Track the face, cut one square crop out of every frame and split the clip.
 
+    The longest stretch that shows one person is used, unless `person`, `start` and `end` choose;
+    `portrait.info["report"]` says what was found, used and left out, and why. The track is smoothed
+    (see `keras_vpgc.data.smoothing.smooth`) and short gaps in it are filled. Look at
+    `landmarks.png`.
+
     The work is done in `.OUTPUT.partial` beside the target and renamed at the end: a stopped run
-    leaves no half-written portrait, and the same call again goes on where it was.
+    leaves no half-written portrait, and the same call again goes on where it was. The number of
+    workers does not change the result.
 
     Args:
         source: The video file.
@@ -83,9 +98,14 @@ def prepare(
         crop: A `Crop` or `"X,Y,SIZE"` in source pixels; default: chosen from the whole track.
         size: Side of the stored frames; default: 64, 128, 256 or 512, whatever is nearest to the
             crop.
+        rate: Frames a second, taken by the source's time stamps; default: the source's own frames.
+        person: Number of the person to use, 1 being in most frames; default: whoever is alone
+            longest.
+        start: Where to begin, in seconds of the source.
+        end: Where to stop, in seconds of the source.
+        max_gap: Seconds without the face that are filled in; longer gaps stay without landmarks.
         test_frames: Length of the test part, see `split`.
-        start: First frame of the source to use.
-        stop: Frame of the source before which to stop.
+        workers: Number of processes; default: the cores that this process may use.
         overwrite: Replace an existing portrait of another source or with other settings?
         tracker_model: Path of the face landmarker's model, see `keras_vpgc.assets`.
         progress: Show progress bars?
@@ -94,180 +114,544 @@ def prepare(
         The `Portrait`.
 
     Raises:
-        VPGCError: for a file that is no video, a video without a face or too short, a crop outside
-            of the picture, or an output that exists.
+        VPGCError: for a file that is no video, a video that is too small or short, that shows no
+            face or never one person alone, settings that do not fit it, an output that exists or
+            cannot be written, or a full disk.
 
     Example:
 
     ```python
     portrait = prepare("me.mp4", "data/me")
+    portrait.info["report"]["frames"]  # {"used": 4998, "repeated": 0, ...}
     ```
     """
     source, output = Path(source), Path(output)
     info = video.probe(source)
+    if min(info.width, info.height) < tracking.MIN_SIDE:
+        raise VPGCError(
+            f"{source} shows pictures of {info.width}x{info.height} pixels: a face can be found in "
+            f"{tracking.MIN_SIDE}x{tracking.MIN_SIDE} at least, and should be 256 pixels high."
+        )
     if isinstance(crop, str):
         crop = crops.parse(crop)
     if crop is not None:
         crops.check(crop, info.width, info.height)
     if size is not None and size < 16:
         raise VPGCError(f"A size of {size} pixels is too small: choose 64 or more.")
-    settings = {
-        "source": source.name,
+    _check_number("rate", rate, "frames a second", above=0)
+    _check_number("max_gap", max_gap, "seconds")
+    workers = _check_workers(workers)
+    first, stop = frame_range(source, start, end)
+    asked = {
         "source_sha256": assets.sha256(source),
-        "crop_asked": vars(crop) if crop else None,
-        "size_asked": size,
-        "test_frames_asked": test_frames,
-        "range_asked": [start, stop],
+        "range": [first, stop],
+        "tracker": tracking.tracker_name(),
+        "model_sha256": assets.sha256(assets.find("face_landmarker", tracker_model)),
     }
-    if output.exists() and not overwrite:
-        if (output / "portrait.json").is_file():
-            existing = Portrait(output)
-            if existing.info["settings"] == settings:
-                return existing
-        if not output.is_dir() or any(output.iterdir()):
-            raise VPGCError(
-                f"{output} exists and holds something else: choose another folder, or --overwrite."
-            )
+    settings = {
+        **asked,
+        "source": source.name,
+        "crop": vars(crop) if crop else None,
+        "size": size,
+        "rate": rate,
+        "person": person,
+        "max_gap": max_gap,
+        "test_frames": test_frames,
+    }
+    old = output.with_name(f".{output.name}.old")
+    if old.exists() and not output.exists():
+        os.replace(old, output)  # a run was killed between the two renamings at its end
+    if output.exists() and (existing := _existing(output, settings, overwrite)):
+        return existing
 
     work = output.with_name(f".{output.name}.partial")
-    stamp = work / "settings.json"
-    if work.exists() and (not stamp.exists() or json.loads(stamp.read_text()) != settings):
-        shutil.rmtree(work)
-    (work / "frames").mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps(settings))
-    try:
-        portrait_info, tracking = _work(
-            source,
-            work,
-            info,
-            settings,
-            crop,
-            size,
-            test_frames,
-            start,
-            stop,
-            tracker_model,
-            progress,
+    with _system_errors(output):
+        _stamped(work / "tracking", asked)
+        with _bar(stop - first, "tracking", progress) as bar:
+            faces = tracking.track_faces(
+                source,
+                work / "tracking",
+                first,
+                stop,
+                tracker_model=tracker_model,
+                workers=workers,
+                progress=bar.update,
+            )
+        try:
+            arrays, portrait_info = _plan(source, info, faces, settings, crop)
+        except cutting.ChoiceError:
+            raise  # the next call, which chooses, can use the tracking
+        except VPGCError:
+            shutil.rmtree(work)
+            raise
+        _stamped(work / "frames", settings)
+        _cut_frames(
+            source, work / "frames", arrays["source_frames"], portrait_info, workers, progress
         )
-    except VPGCError:
-        # The input is at fault: nothing here would help another run.
-        shutil.rmtree(work)
-        raise
-    np.savez_compressed(work / "tracking.npz", **tracking)
-    shutil.rmtree(work / "tracking", ignore_errors=True)
-    stamp.unlink()
-    (work / "portrait.json").write_text(json.dumps(portrait_info, indent=1))
-    if output.exists():
-        old = output.with_name(f".{output.name}.old")
+        np.savez_compressed(work / "tracking.npz", **arrays)
+        (work / "portrait.json").write_text(json.dumps(portrait_info, indent=1))
+        _write_sheet(Portrait(work))
+        shutil.rmtree(work / "tracking")
+        (work / "frames" / STAMP).unlink()
+        if output.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(output, old)
+        os.replace(work, output)
         shutil.rmtree(old, ignore_errors=True)
-        os.replace(output, old)
-        os.replace(work, output)
-        shutil.rmtree(old)
-    else:
-        os.replace(work, output)
     return Portrait(output)
 
 
-def _work(
-    source, work, info, settings, crop, size, test_frames, start, stop, tracker_model, progress
-):
-    total = (min(stop, info.frame_count) if stop else info.frame_count) - start
-    with FaceTracker(tracker_model) as tracker, _bar(total, "tracking", progress) as bar:
-        track = track_video(source, tracker, work / "tracking", start, stop, bar.update)
-        tracker_name = f"{tracker.name} {tracker.version}"
-    count, faces = len(track.valid), int(track.valid.sum())
-    if not faces:
+def frame_range(source, start: float | None = None, end: float | None = None) -> tuple[int, int]:
+    """The frames between two times.
+
+    Args:
+        source: The video file.
+        start: Seconds from the first frame, or `None` for the beginning.
+        end: Seconds at which to stop, or `None` for the end.
+
+    Returns:
+        `(first, stop)` in numbers of frames.
+
+    Raises:
+        VPGCError: for times that hold no frame.
+
+    Example:
+
+    ```python
+    frame_range("me.mp4", 1, 3)  # (25, 75)
+    ```
+    """
+    _check_number("start", start, "seconds")
+    _check_number("end", end, "seconds")
+    times = video.frame_times(source)
+    first = 0 if start is None else int(np.searchsorted(times, start - 1e-6))
+    stop = len(times) if end is None else int(np.searchsorted(times, end - 1e-6))
+    if first >= stop:
         raise VPGCError(
-            f"No face was found in any of the {count} frames of {source}: use a video in which one "
-            "person faces the camera."
+            f"There is no frame of {source} from {start or 0:g} s to "
+            f"{'its end' if end is None else f'{end:g} s'}: it lasts {times[-1]:.2f} s."
         )
-    if faces < MIN_FRAMES:
+    return first, stop
+
+
+def refine(track: Track, times, width: int, height: int, max_gap: float = MAX_GAP):
+    """Drop what cannot be trusted, smooth the rest and fill short gaps.
+
+    Args:
+        track: A `Track` of one person in one shot, as tracked; it is not changed.
+        times: Float `(n,)`, seconds.
+        width: Width of the picture in pixels.
+        height: Its height.
+        max_gap: See `prepare`.
+
+    Returns:
+        The new `Track`, and a dict of counts and of the jitter before and after.
+    """
+    track = track[np.arange(len(track.valid))]
+    faces = track.valid
+    track.confidence = cutting.confidence(track, width, height)
+    track.valid = seen = faces & (track.confidence >= cutting.MIN_CONFIDENCE)
+    for values in (track.points, track.blendshapes, track.matrices):
+        values[~seen] = np.nan
+    facts: dict = {"low_confidence": int((faces & ~seen).sum())}
+    if seen.any():
+        still = smoothing.still_frames(track.points, seen, times)
+        tall = smoothing.face_height(track.points, seen)
+        smooth = smoothing.smooth(track.points, seen, times)
+        facts["jitter"] = {
+            "unit": "mean second difference of landmarks, thousandths of the face's height",
+            "still_frames": int(still.sum()),
+            "before": _rounded(smoothing.jitter(track.points, still, tall)),
+            "after": _rounded(smoothing.jitter(smooth, still, tall)),
+            "skull_before": _rounded(smoothing.jitter(track.points[:, RIGID_POINTS], still, tall)),
+            "skull_after": _rounded(smoothing.jitter(smooth[:, RIGID_POINTS], still, tall)),
+        }
+        facts["face_height"] = round(tall, 1)
+        track.points = smooth
+        smoothing.fill_gaps(track, times, max_gap)
+    facts["interpolated"] = int(track.interpolated.sum())
+    facts["without_face"] = int((~track.valid).sum())
+    return track, facts
+
+
+def track_clip(
+    source,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    max_gap: float = MAX_GAP,
+    workers: int | None = None,
+    tracker_model=None,
+    progress: bool = True,
+) -> Track:
+    """Track a driving video without keeping anything on disk.
+
+    In each shot the person is taken who is there longest and largest.
+
+    Args:
+        source: The video file.
+        start: Where to begin, in seconds.
+        end: Where to stop, in seconds.
+        max_gap, workers, tracker_model: See `prepare`.
+        progress: Show a progress bar?
+
+    Returns:
+        A `Track` in source pixels, one entry for each frame of `frame_range(source, start, end)`.
+
+    Raises:
+        VPGCError: for a file that is no video, or a video without a face.
+
+    Example:
+
+    ```python
+    track = track_clip("friend.mp4", end=10)
+    ```
+    """
+    info = video.probe(source)
+    workers = _check_workers(workers)
+    first, stop = frame_range(source, start, end)
+    tracking.tracker_name()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _system_errors(folder),
+        _bar(stop - first, "tracking", progress) as bar,
+    ):
+        faces = tracking.track_faces(
+            source,
+            folder,
+            first,
+            stop,
+            tracker_model=tracker_model,
+            workers=workers,
+            progress=bar.update,
+        )
+    times = video.frame_times(source)[first : first + len(faces)]
+    shots = cutting.find_shots(faces.cut)
+    persons = cutting.find_persons(faces, shots, times)
+    _check_faces(source, faces, bool(persons))
+    chosen = np.full(len(faces), -1)
+    for shot in range(len(shots)):
+        here = [person for person in persons if person.shot == shot]
+        if here:
+            main = max(here, key=lambda person: person.size * len(person.frames))
+            chosen[main.frames] = main.faces
+    track = faces.track(chosen)
+    stops = [*shots[1:], len(faces)]
+    parts = [
+        refine(track[a:b], times[a:b], info.width, info.height, max_gap)[0]
+        for a, b in zip(shots, stops, strict=True)
+    ]
+    result = Track.join(parts)
+    _check_faces(source, faces, bool(result.valid.any()))
+    return result
+
+
+def _plan(source, info, faces, settings, crop):
+    """Everything that is decided after tracking: arrays for `tracking.npz` and `portrait.json`."""
+    first = settings["range"][0]
+    all_times = video.frame_times(source)
+    times = all_times[first : first + len(faces)]
+    shots = cutting.find_shots(faces.cut)
+    persons = cutting.find_persons(faces, shots, times)
+    _check_faces(source, faces, bool(persons))
+    choice = cutting.choose(persons, shots, times, settings["person"])
+    chosen = np.full(len(faces), -1)
+    chosen[choice.person.frames] = choice.person.faces
+    used = slice(choice.start, choice.stop)
+    track, facts = refine(
+        faces.track(chosen[used]), times[used], info.width, info.height, settings["max_gap"]
+    )
+    seen = track.valid & ~track.interpolated
+    if seen.sum() < MIN_FRAMES:
         raise VPGCError(
-            f"Only {faces} of the {count} frames of {source} show a face: {MIN_FRAMES} are the "
-            "least, and some minutes are better."
+            f"Only {seen.sum()} of the {len(faces)} frames of {source} show one person's face "
+            f"well: {MIN_FRAMES} are the least, and some minutes are better."
         )
-    parts = split(count, info.frame_rate, test_frames)
-    crop = crop or crops.choose_crop(track.points, track.valid, info.width, info.height)
-    size = size or min(SIZES, key=lambda s: abs(np.log(s / crop.size)))
-    repeated = _write_frames(source, work / "frames", crop, size, start, count, progress)
+    crop = crop or crops.choose_crop(track.points, seen, info.width, info.height)
+
+    # Which source frame each frame of the portrait shows.
+    if settings["rate"]:
+        shown = video.resample(times[used] - times[choice.start], settings["rate"])
+        rate = float(settings["rate"])
+    else:
+        shown = np.arange(len(seen))
+        rate = info.frame_rate
+        if info.variable_rate and len(seen) > 1:
+            rate = (len(seen) - 1) / float(times[choice.stop - 1] - times[choice.start])
+    news = np.cumsum(~cutting.find_repeated(faces.change)[used])[shown]
+    repeated = np.diff(news, prepend=-1) == 0
+    track = track[shown]
+    arrays = {
+        **vars(track),
+        "points": crops.to_crop(track.points, crop),
+        "repeated": repeated,
+        "times": times[used][shown],
+        "source_frames": first + choice.start + shown,
+    }
+    count = len(shown)
+    size = settings["size"] or min(SIZES, key=lambda s: abs(np.log(s / crop.size)))
+    number = next(i for i, person in enumerate(persons, 1) if person is choice.person)
+    report = {
+        "source": {
+            "codec": info.codec,
+            "pixel_format": info.pixel_format,
+            "width": info.width,
+            "height": info.height,
+            "frame_rate": round(info.frame_rate, 4),
+            "variable_rate": info.variable_rate,
+            "frames": info.frame_count,
+            "seconds": round(info.duration, 3),
+            "rotation": info.rotation,
+            "has_sound": info.has_sound,
+        },
+        "tracker": settings["tracker"],
+        "shots": [
+            {"start": _seconds(times, a), "end": _seconds(times, b)}
+            for a, b in zip(shots, [*shots[1:], len(faces)], strict=True)
+        ],
+        "persons": [
+            {
+                "number": i,
+                "shot": person.shot + 1,
+                "start": _seconds(times, person.frames[0]),
+                "end": _seconds(times, person.frames[-1] + 1),
+                "frames": len(person.frames),
+                "size": round(person.size, 1),
+                "middle": [round(v, 1) for v in person.middle],
+            }
+            for i, person in enumerate(persons, 1)
+        ],
+        "person": number,
+        "start": _seconds(times, choice.start),
+        "end": _seconds(times, choice.stop),
+        "seconds": round(count / rate, 3),
+        "face_height": facts["face_height"],
+        "frames": {
+            "tracked": len(faces),
+            "left_out": len(faces) - len(seen),
+            "used": count,
+            "repeated": int(repeated.sum()),
+            "interpolated": int(track.interpolated.sum()),
+            "without_face": int((~track.valid).sum()),
+            "low_confidence": facts["low_confidence"],
+        },
+        "jitter": facts["jitter"],
+    }
+    report["notes"] = _notes(report, settings, crop, size)
     portrait_info = {
         "schema_version": SCHEMA_VERSION,
         "source": settings["source"],
         "source_sha256": settings["source_sha256"],
         "source_size": [info.width, info.height],
-        "source_range": [start, start + count],
-        "frame_rate": info.frame_rate,
+        "source_range": [int(arrays["source_frames"][0]), int(arrays["source_frames"][-1]) + 1],
+        "frame_rate": rate,
         "frame_count": count,
         "crop": vars(crop),
         "size": size,
-        "tracker": tracker_name,
+        "tracker": settings["tracker"],
         "landmark_set": "mediapipe-478",
-        "split": parts,
-        "frames_without_face": count - faces,
-        "frames_repeated": int(repeated.sum()),
+        "split": split(count, rate, settings["test_frames"]),
+        "report": report,
         "settings": settings,
     }
-    tracking = {**vars(track), "repeated": repeated}
-    tracking["points"] = crops.to_crop(track.points, crop)
-    return portrait_info, tracking
+    return arrays, portrait_info
 
 
-def _write_frames(source, folder, crop, size, start, count, progress):
+def _notes(report, settings, crop, size):
+    """What the user should know, in sentences."""
+    notes, frames = [], report["frames"]
+    wanted = settings["range"][1] - settings["range"][0]
+    if frames["tracked"] < wanted:
+        notes.append(
+            f"Only {frames['tracked']} of {wanted} frames can be decoded: the file was cut off; "
+            "copy it again if there is more."
+        )
+    if len(report["shots"]) > 1:
+        notes.append(f"The clip has {len(report['shots'])} shots; one was used.")
+    if len(report["persons"]) > 1:
+        notes.append(
+            f"There are {len(report['persons'])} persons; number {report['person']} was used, and "
+            "--person chooses another."
+        )
+    if frames["left_out"]:
+        notes.append(
+            f"{cutting.clock(report['start'])} to {cutting.clock(report['end'])} was used and "
+            f"{frames['left_out']} frames were left out."
+        )
+    if frames["repeated"] > 0.2 * frames["used"]:
+        notes.append(
+            f"{frames['repeated']} of {frames['used']} frames repeat the one before and are not "
+            "trained on."
+        )
+    if frames["without_face"]:
+        notes.append(f"{frames['without_face']} frames show no face that can be used.")
+    if size > 1.5 * crop.size:
+        notes.append(
+            f"The crop is {crop.size:.0f} pixels wide in the source: {size} show no more than "
+            f"{min(SIZES, key=lambda s: abs(np.log(s / crop.size)))}."
+        )
+    return notes
+
+
+def _cut_frames(source, folder, numbers, portrait_info, workers, progress):
+    files = {file.name for file in folder.glob("[0-9]*.png")}
+    tasks, done = [], 0
+    for start in range(0, len(numbers), CHUNK_FRAMES):
+        chunk = numbers[start : start + CHUNK_FRAMES].tolist()
+        if all(f"{start + i:06d}.png" in files for i in range(len(chunk))):
+            done += len(chunk)
+        else:
+            tasks.append({"first": start, "numbers": chunk})
+    crop = portrait_info["crop"]
+    settings = {
+        "source": str(source),
+        "folder": str(folder),
+        "crop": [crop["x"], crop["y"], crop["size"]],
+        "size": portrait_info["size"],
+    }
+    with _bar(len(numbers), "cropping", progress) as bar:
+        bar.update(done)
+        parallel.run("keras_vpgc.data.crop:frame_cutter", settings, tasks, workers, bar.update)
+
+
+def _write_sheet(portrait, columns: int = 6, rows: int = 4, cell: int = 240):
+    """Landmarks drawn on frames of the whole clip and on its extremes: `landmarks.png`."""
     import cv2
 
-    repeated = np.zeros(count, bool)
-    before = None
-    with _bar(count, "cropping", progress) as bar:
-        for i, frame in enumerate(video.read_frames(source, start, start + count)):
-            image = crops.apply(frame, crop, size)
-            if before is not None:
-                repeated[i] = cv2.norm(image, before, cv2.NORM_L1) < REPEATED * image.size
-            before = image
-            file = folder / f"{i:06d}.png"
-            if not file.exists():
-                partial = folder / f".{i:06d}.png"
-                ok = cv2.imwrite(
-                    str(partial),
-                    cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
-                    [cv2.IMWRITE_PNG_COMPRESSION, 1],
-                )
-                if not ok:
-                    raise OSError(f"{partial} could not be written: is the disk full?")
-                os.replace(partial, file)
-            bar.update(1)
-    return repeated
+    from keras_vpgc.data.landmark_sets import eye_opening, mouth_opening
+    from keras_vpgc.visualization import draw_landmarks
+    from keras_vpgc.visualization.sheets import write
+
+    landmarks = portrait.landmarks
+    known = np.flatnonzero(portrait.valid)
+    left, right, nose = (portrait.points[known, i, 0] for i in (127, 356, 1))
+    turn = (nose - left) / (right - left)
+    eyes = eye_opening(landmarks[known]).mean(axis=1)
+    mouth = mouth_opening(landmarks[known])
+    extremes = {
+        "turned left": known[np.argmin(turn)],
+        "turned right": known[np.argmax(turn)],
+        "eyes shut": known[np.argmin(eyes)],
+        "mouth open": known[np.argmax(mouth)],
+        "least sure": known[np.argmin(portrait.confidence[known])],
+    }
+    if portrait.interpolated.any():
+        extremes["interpolated"] = np.flatnonzero(portrait.interpolated)[0]
+    evenly = np.linspace(0, len(portrait) - 1, rows * columns - len(extremes)).round().astype(int)
+    chosen = [(int(i), "") for i in evenly] + [(int(i), name) for name, i in extremes.items()]
+    cells = []
+    for i, name in chosen:
+        image = portrait.frames([i], size=cell)[0]
+        if portrait.valid[i]:
+            image = draw_landmarks(image, landmarks[i])
+        else:
+            name = "no face"
+        cells.append(write(image, f"{cutting.clock(portrait.times[i])} {name}"))
+    sheet = np.vstack([np.hstack(cells[k : k + columns]) for k in range(0, len(cells), columns)])
+    data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    (portrait.path / "landmarks.png").write_bytes(data)
+
+
+STAMP = ".settings.json"
+
+
+def _stamped(folder, settings):
+    """A folder whose content belongs to these settings; what belongs to others is removed."""
+    stamp = folder / STAMP
+    try:
+        same = json.loads(stamp.read_text()) == settings
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        stamp.write_text(json.dumps(settings))
+
+
+def _existing(output, settings, overwrite):
+    """The portrait at the target if it is the one that is asked for; else is the target free?"""
+    if not (output / "portrait.json").is_file():
+        if not output.is_dir() or any(output.iterdir()):
+            raise VPGCError(
+                f"{output} exists and holds something else than a portrait: choose another folder."
+            )
+        return None
+    if overwrite:
+        return None
+    try:
+        existing = Portrait(output)
+    except VPGCError as error:
+        raise VPGCError(f"{str(error).rstrip('.')}, with --overwrite.") from None
+    if existing.info["settings"] != settings:
+        raise VPGCError(
+            f"{output} exists and holds something else: another portrait, of "
+            f"{existing.info['source']} or with other settings; choose another folder, or "
+            "--overwrite."
+        )
+    return existing
+
+
+@contextlib.contextmanager
+def _system_errors(target):
+    """Full disks and read-only places in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VPGCError(
+                f"There is no space left for {target}: make some and repeat the call, which goes "
+                "on from here."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+            raise VPGCError(
+                f"{target} cannot be written ({error.strerror}): choose another place."
+            ) from error
+        raise
+
+
+def _check_number(name, value, unit, above=None):
+    low = -1 if above is None else above
+    if value is not None and not low < value < float("inf"):
+        raise VPGCError(f"{name} = {value:g} is impossible: give {unit} above 0.")
+
+
+def _check_workers(workers):
+    if workers is not None and workers < 1:
+        raise VPGCError(f"workers = {workers} is impossible: give 1 or more.")
+    return workers or parallel.default_workers()
+
+
+def _check_faces(source, faces: Faces, found: bool):
+    if found:
+        return
+    seen = len(np.unique(faces.frame))
+    if seen:
+        raise VPGCError(
+            f"Only {seen} of the {len(faces)} frames of {source} show a face, none for long: "
+            f"{MIN_FRAMES} are the least, and some minutes are better."
+        )
+    raise VPGCError(
+        f"No face was found in any of the {len(faces)} frames of {source}: use a video in which "
+        "one person faces the camera."
+    )
+
+
+def _seconds(times, frame):
+    """When a frame begins; beyond the last one, when that ends."""
+    if frame < len(times):
+        return round(float(times[frame]), 3)
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return round(float(times[-1]) + step, 3)
+
+
+def _rounded(value):
+    return None if value is None else round(value, 3)
 
 
 @contextlib.contextmanager
 def _bar(total, name, progress):
     from tqdm.auto import tqdm
 
-    with tqdm(total=total or None, desc=name, unit="frame", disable=not progress) as bar:
+    with tqdm(total=total, desc=name, unit="frame", disable=not progress) as bar:
         yield bar
-
-
-def track_clip(source, *, start=0, stop=None, tracker_model=None, progress=True) -> Track:
-    """Track a driving video without keeping anything on disk.
-
-    Args:
-        source: The video file.
-        start, stop: Range of frames.
-        tracker_model: Path of the face landmarker's model.
-        progress: Show a progress bar?
-
-    Returns:
-        A `Track` in source pixels.
-
-    Raises:
-        VPGCError: for a file that is no video, or a video without a face.
-    """
-    info = video.probe(source)
-    total = (min(stop, info.frame_count) if stop else info.frame_count) - start
-    with FaceTracker(tracker_model) as tracker, _bar(total, "tracking", progress) as bar:
-        track = track_video(source, tracker, None, start, stop, bar.update)
-    if not track.valid.any():
-        raise VPGCError(
-            f"No face was found in any of the {len(track.valid)} frames of {source}: use a video "
-            "in which one person faces the camera."
-        )
-    return track

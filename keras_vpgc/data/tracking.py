@@ -1,34 +1,54 @@
 """Face landmarks, frame by frame."""
 
+import contextlib
+import importlib.metadata
+import importlib.util
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from keras_vpgc import assets
-from keras_vpgc.data import video
+from keras_vpgc.data import parallel, video
 from keras_vpgc.errors import missing_extra
 
 NUM_POINTS = 478
 NUM_BLENDSHAPES = 52
-PART_FRAMES = 250
+# Frames that are tracked at a time, whatever the number of workers: the files are the same.
+CHUNK_FRAMES = 250
+MAX_FACES = 4
+# Longer side in pixels of what the tracker sees. It looks at a face in 256x256 pixels and at the
+# whole picture in less, so that more costs time and shows it nothing.
+MAX_SIDE = 1920
+# A face is looked for in no smaller picture.
+MIN_SIDE = 64
+# Of two faces that cover each other by more than this part, one is an echo of the other.
+MAX_OVERLAP = 0.5
+# Longer side of the pictures in which cuts and repeated frames are looked for.
+SMALL, THUMBNAIL = 256, 64
 
 
 @dataclass
 class Track:
-    """What was seen in each frame of a clip.
+    """What is known of one person in each frame of a clip.
 
     Attributes:
-        points: Float32 `(n, 478, 3)`, source pixels (depth scaled like x), NaN without a face.
-        blendshapes: Float32 `(n, 52)` in [0, 1], NaN without a face.
+        points: Float32 `(n, 478, 3)`, source pixels (depth scaled like x), NaN where not valid.
+        blendshapes: Float32 `(n, 52)` in [0, 1], NaN where not valid.
         matrices: Float32 `(n, 4, 4)`, head poses of MediaPipe's face geometry in centimetres.
-        valid: Bool `(n,)`.
+        confidence: Float32 `(n,)` in [0, 1], see `keras_vpgc.data.shots.confidence`; 0 without a
+            face.
+        interpolated: Bool `(n,)`, filled from the frames around.
+        valid: Bool `(n,)`, seen or interpolated.
     """
 
     points: np.ndarray
     blendshapes: np.ndarray
     matrices: np.ndarray
+    confidence: np.ndarray
+    interpolated: np.ndarray
     valid: np.ndarray
 
     @classmethod
@@ -38,6 +58,8 @@ class Track:
             np.full((count, NUM_POINTS, 3), np.nan, "float32"),
             np.full((count, NUM_BLENDSHAPES), np.nan, "float32"),
             np.full((count, 4, 4), np.nan, "float32"),
+            np.zeros(count, "float32"),
+            np.zeros(count, bool),
             np.zeros(count, bool),
         )
 
@@ -47,6 +69,63 @@ class Track:
         if not parts:
             return cls.empty(0)
         return cls(*(np.concatenate([vars(p)[k] for p in parts]) for k in vars(parts[0])))
+
+    def __getitem__(self, frames) -> "Track":
+        """The track of some frames: a slice, an index array or a mask."""
+        return Track(*(getattr(self, field.name)[frames] for field in fields(self)))
+
+
+@dataclass
+class Faces:
+    """All faces of a clip, and how each frame differs from the one before.
+
+    Attributes:
+        frame: Int `(k,)`, the frame that shows each face, ascending.
+        points, blendshapes, matrices: `(k, ...)`, as in `Track`.
+        cut: Float32 `(n,)`, mean absolute difference of thumbnails, of 255; 0 for the first frame.
+        change: Float32 `(n,)`, the same in the 1% of the picture that changed most, in squares of
+            8 pixels of a grey picture whose longer side is 256 pixels.
+    """
+
+    frame: np.ndarray
+    points: np.ndarray
+    blendshapes: np.ndarray
+    matrices: np.ndarray
+    cut: np.ndarray
+    change: np.ndarray
+
+    def __len__(self):
+        """Number of frames."""
+        return len(self.cut)
+
+    @classmethod
+    def join(cls, parts: "list[Faces]") -> "Faces":
+        """The faces of consecutive parts of a clip."""
+        starts = np.cumsum([0] + [len(part) for part in parts])
+        frame = [part.frame + start for part, start in zip(parts, starts, strict=False)]
+        names = [field.name for field in fields(cls)][1:]
+        return cls(
+            np.concatenate(frame), *(np.concatenate([getattr(p, k) for p in parts]) for k in names)
+        )
+
+    def track(self, chosen) -> Track:
+        """The track of one person.
+
+        Args:
+            chosen: Int `(n,)`, the person's face in each frame, -1 for none.
+
+        Returns:
+            A `Track`; every face that is there has confidence 1.
+        """
+        chosen = np.asarray(chosen)
+        track = Track.empty(len(chosen))
+        seen = chosen >= 0
+        track.points[seen] = self.points[chosen[seen]]
+        track.blendshapes[seen] = self.blendshapes[chosen[seen]]
+        track.matrices[seen] = self.matrices[chosen[seen]]
+        track.confidence[seen] = 1
+        track.valid[:] = seen
+        return track
 
 
 class FaceTracker:
@@ -73,18 +152,16 @@ class FaceTracker:
     def __init__(self, model=None):
         # MediaPipe's C++ log speaks of its own build, not of the user's video.
         os.environ.setdefault("GLOG_minloglevel", "2")
-        try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions, vision
-        except ImportError as error:
-            raise missing_extra("mediapipe", "landmarks") from error
+        mediapipe = _mediapipe()
+        from mediapipe.tasks.python import BaseOptions, vision
+
         path = assets.find("face_landmarker", model)
         self.version = mediapipe.__version__
         self._mediapipe = mediapipe
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(path)),
             running_mode=vision.RunningMode.IMAGE,
-            num_faces=2,
+            num_faces=MAX_FACES,
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
         )
@@ -98,6 +175,35 @@ class FaceTracker:
     def __exit__(self, *error):
         self._landmarker.close()
 
+    def detect(self, frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All faces of a frame, at most four, the largest first.
+
+        Args:
+            frame: uint8 RGB `(h, w, 3)`; one larger than 1920 pixels is looked at in that size.
+
+        Returns:
+            Points `(k, 478, 3)` in the frame's pixels, blendshapes `(k, 52)` and matrices
+            `(k, 4, 4)`, float32.
+        """
+        height, width = frame.shape[:2]
+        found = self._detect(_reduced(frame))
+        size = np.array([width, height, width], "float32")
+        points = [
+            np.array([[p.x, p.y, p.z] for p in face], "float32") * size
+            for face in found.face_landmarks
+        ]
+        kept: list[int] = []
+        for k in sorted(range(len(points)), key=lambda k: -np.ptp(points[k][:, 1])):
+            if all(_overlap(points[k], points[other]) < MAX_OVERLAP for other in kept):
+                kept.append(k)
+        shapes = [[b.score for b in found.face_blendshapes[k]] for k in kept]
+        matrices = [found.facial_transformation_matrixes[k] for k in kept]
+        return (
+            np.array([points[k] for k in kept], "float32").reshape(-1, NUM_POINTS, 3),
+            np.array(shapes, "float32").reshape(-1, NUM_BLENDSHAPES),
+            np.array(matrices, "float32").reshape(-1, 4, 4),
+        )
+
     def track(self, frames) -> Track:
         """Landmarks of frames.
 
@@ -109,19 +215,13 @@ class FaceTracker:
         """
         result = Track.empty(len(frames))
         for i, frame in enumerate(frames):
-            found = self._detect(frame)
-            if not found.face_landmarks:
-                continue
-            size = np.array([frame.shape[1], frame.shape[0], frame.shape[1]], "float32")
-            faces = [
-                np.array([[p.x, p.y, p.z] for p in face], "float32") * size
-                for face in found.face_landmarks
-            ]
-            best = int(np.argmax([np.ptp(face[:, 1]) for face in faces]))
-            result.points[i] = faces[best]
-            result.blendshapes[i] = [b.score for b in found.face_blendshapes[best]]
-            result.matrices[i] = found.facial_transformation_matrixes[best]
-            result.valid[i] = True
+            points, blendshapes, matrices = self.detect(frame)
+            if len(points):
+                result.points[i] = points[0]
+                result.blendshapes[i] = blendshapes[0]
+                result.matrices[i] = matrices[0]
+                result.confidence[i] = 1
+                result.valid[i] = True
         return result
 
     def _detect(self, frame):
@@ -134,50 +234,185 @@ class FaceTracker:
         return self._landmarker.detect(image)
 
 
-def track_video(path, tracker: FaceTracker, folder, start=0, stop=None, progress=None) -> Track:
-    """Track a video, part by part; what a stopped run left in `folder` is used again.
+def _mediapipe():
+    """Import MediaPipe, without TensorFlow.
+
+    It asks TensorFlow, where that is installed, for a decorator of its documentation, and would
+    make everybody wait many seconds for it.
+    """
+    block = "tensorflow" not in sys.modules
+    if block:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        import mediapipe
+        import mediapipe.tasks.python
+    except ImportError as error:
+        raise missing_extra("mediapipe", "landmarks") from error
+    finally:
+        if block:
+            del sys.modules["tensorflow"]
+    return mediapipe
+
+
+def _reduced(frame):
+    height, width = frame.shape[:2]
+    if max(height, width) <= MAX_SIDE:
+        return frame
+    import cv2
+
+    scale = MAX_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+def _overlap(a, b):
+    """Area that the boxes of two faces share, over that of the smaller."""
+    low = np.maximum(a[:, :2].min(0), b[:, :2].min(0))
+    high = np.minimum(a[:, :2].max(0), b[:, :2].max(0))
+    area = min(np.ptp(a[:, :2], axis=0).prod(), np.ptp(b[:, :2], axis=0).prod())
+    return float(np.clip(high - low, 0, None).prod() / max(area, 1e-9))
+
+
+class _Difference:
+    """Measures how frames differ from the one before, see `Faces`."""
+
+    def __init__(self):
+        self.before = None
+
+    def __call__(self, frame):
+        import cv2
+
+        height, width = frame.shape[:2]
+        scale = SMALL / max(height, width)
+        size = (max(8, round(width * scale)), max(8, round(height * scale)))
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        thumbnail = cv2.resize(
+            small, (max(1, size[0] * THUMBNAIL // SMALL), max(1, size[1] * THUMBNAIL // SMALL)),
+            interpolation=cv2.INTER_AREA,
+        )  # fmt: skip
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype("float32")
+        before, self.before = self.before, (thumbnail, grey)
+        if before is None:
+            return 0.0, 0.0
+        cut = float(cv2.absdiff(thumbnail, before[0]).mean())
+        blocks = cv2.boxFilter(cv2.absdiff(grey, before[1]), -1, (8, 8))
+        return cut, float(np.percentile(blocks, 99))
+
+
+@contextlib.contextmanager
+def chunk_tracker(source: str, model: str):
+    """The job of `keras_vpgc.data.parallel` that tracks a chunk of a video into a file.
 
     Args:
-        path: The video file.
-        tracker: A `FaceTracker`.
-        folder: Where the parts are kept, or `None` to keep nothing.
-        start: First frame.
-        stop: Frame before which to stop.
-        progress: Optional callable that is told the number of frames just done.
+        source: The video file.
+        model: Path of `face_landmarker.task`.
+
+    Yields:
+        A function of a task `{"start", "stop", "file"}` and a progress callable.
+    """
+    with FaceTracker(model) as tracker:
+        yield lambda task, progress: _track_chunk(tracker, source, task, progress)
+
+
+def _track_chunk(tracker, source, task, progress):
+    start, stop = task["start"], task["stop"]
+    first = max(0, start - 1)
+    difference = _Difference()
+    frame_of, points, blendshapes, matrices, differences = [], [], [], [], []
+    unsaid = 0
+    for number, frame in enumerate(video.read_frames(source, first, stop), first):
+        measured = difference(frame)
+        if number < start:
+            continue
+        differences.append(measured)
+        found = tracker.detect(frame)
+        frame_of.extend([number - start] * len(found[0]))
+        for values, kept in zip(found, (points, blendshapes, matrices), strict=True):
+            kept.append(values)
+        unsaid += 1
+        if unsaid == 10:
+            progress(unsaid)
+            unsaid = 0
+    progress(unsaid)
+    cut, change = np.array(differences, "float32").reshape(-1, 2).T
+    file = Path(task["file"])
+    # Named after the process: two runs on one folder do not write into each other's file.
+    partial = file.with_name(f".{file.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(
+            partial,
+            frame=np.array(frame_of, "int64"),
+            points=np.concatenate([*points, np.empty((0, NUM_POINTS, 3), "float32")]),
+            blendshapes=np.concatenate([*blendshapes, np.empty((0, NUM_BLENDSHAPES), "float32")]),
+            matrices=np.concatenate([*matrices, np.empty((0, 4, 4), "float32")]),
+            cut=cut,
+            change=change,
+        )
+        os.replace(partial, file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def track_faces(
+    source,
+    folder,
+    start: int,
+    stop: int,
+    *,
+    tracker_model=None,
+    workers: int = 1,
+    progress=lambda count: None,
+) -> Faces:
+    """Find all faces in a range of frames, in chunks of 250 and in several processes.
+
+    Chunks that a stopped run left in `folder` are used again. The result does not depend on the
+    number of processes.
+
+    Args:
+        source: The video file.
+        folder: Where the chunks are written.
+        start: Number of the first frame.
+        stop: Number of the frame before which to stop.
+        tracker_model: Path of `face_landmarker.task`, or `None`.
+        workers: Number of processes.
+        progress: Is told of every few frames done.
 
     Returns:
-        The `Track` of all frames.
+        The `Faces`; fewer frames than asked for if the file cannot be decoded to its end.
+
+    Raises:
+        VPGCError: if MediaPipe or its model file is missing, or a process died.
+        OSError: if a file cannot be written.
     """
-    parts: list[Track] = []
-    if folder is not None:
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        while (file := folder / f"{len(parts):05d}.npz").exists():
-            with np.load(file) as stored:
-                parts.append(Track(**stored))
-            if progress:
-                progress(len(parts[-1].valid))
-    if parts and len(parts[-1].valid) < PART_FRAMES:
-        return Track.join(parts)  # only the last part is short
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = str(assets.find("face_landmarker", tracker_model))
+    tasks, files = [], []
+    for first in range(start, stop, CHUNK_FRAMES):
+        last = min(first + CHUNK_FRAMES, stop)
+        files.append(folder / f"{first:07d}.npz")
+        if files[-1].exists():
+            progress(last - first)
+        else:
+            tasks.append({"start": first, "stop": last, "file": str(files[-1])})
+    settings = {"source": str(source), "model": model}
+    parallel.run("keras_vpgc.data.tracking:chunk_tracker", settings, tasks, workers, progress)
+    parts = []
+    for file in files:
+        with np.load(file) as stored:
+            parts.append(Faces(**stored))
+        if len(parts[-1]) < CHUNK_FRAMES:
+            break
+    return Faces.join(parts)
 
-    frames: list[np.ndarray] = []
 
-    def finish():
-        part = tracker.track(frames)
-        if folder is not None:
-            partial = folder / f".{len(parts):05d}.npz"
-            np.savez(partial, **vars(part))
-            os.replace(partial, folder / f"{len(parts):05d}.npz")
-        parts.append(part)
-        if progress:
-            progress(len(frames))
-        frames.clear()
+def tracker_name() -> str:
+    """Name and version of the tracker, without loading it.
 
-    done = PART_FRAMES * len(parts)
-    for frame in video.read_frames(path, start + done, stop):
-        frames.append(frame)
-        if len(frames) == PART_FRAMES:
-            finish()
-    if frames or not parts:
-        finish()
-    return Track.join(parts)
+    Raises:
+        VPGCError: if MediaPipe is missing.
+    """
+    if importlib.util.find_spec("mediapipe") is None:
+        raise missing_extra("mediapipe", "landmarks")
+    return f"{FaceTracker.name} {importlib.metadata.version('mediapipe')}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import video
-from keras_vpgc.data.prepare import track_clip
+from keras_vpgc.data.prepare import frame_range, track_clip
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.reenactment.puppet import Puppet
 
@@ -16,8 +16,8 @@ def reenact(
     output,
     *,
     retargeting: str = "auto",
-    start: int = 0,
-    stop: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
     side_by_side: bool = False,
     batch_size: int = 8,
     overwrite: bool = False,
@@ -31,8 +31,8 @@ def reenact(
         driving: The driving video.
         output: The video to write, such as `out.mp4`.
         retargeting: See `Puppet.landmarks_of`.
-        start: First frame of the driving video.
-        stop: Frame before which to stop.
+        start: Where to begin, in seconds of the driving video.
+        end: Where to stop, in seconds of the driving video.
         side_by_side: Show the driving face beside the result?
         batch_size: Frames computed at once.
         overwrite: Replace an existing output?
@@ -59,7 +59,7 @@ def reenact(
     if Path(output).exists() and not overwrite:
         raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
     track = track_clip(
-        driving, start=start, stop=stop, tracker_model=tracker_model, progress=progress
+        driving, start=start, end=end, tracker_model=tracker_model, progress=progress
     )
     landmarks = puppet.landmarks_of(track, assets.sha256(driving), retargeting)
     if side_by_side:
@@ -67,7 +67,7 @@ def reenact(
             crop = crops.Crop(**puppet.metadata["crop"])
         else:
             crop = crops.choose_crop(track.points, track.valid, info.width, info.height)
-        source = video.read_frames(driving, start, stop)
+        source = video.read_frames(driving, *frame_range(driving, start, end))
     with (
         video.VideoWriter(output, info.frame_rate, overwrite=overwrite) as writer,
         tqdm(total=len(landmarks), desc="driving", unit="frame", disable=not progress) as bar,

@@ -49,7 +49,7 @@ def test_the_whole_way(vpgc, clip, tmp_path):
     config = json.loads((tmp_path / "r" / "run.json").read_text())["config"]
     assert config["recipe"]["learning_rate"] == 1e-4 and config["network"]["codes_per_cell"] == 8
     out_file = tmp_path / "o.mp4"
-    code, out, _ = vpgc("reenact", tmp_path / "r", "--driving", clip, "-o", out_file, "--stop", 5)
+    code, out, _ = vpgc("reenact", tmp_path / "r", "--driving", clip, "-o", out_file, "--end", 0.2)
     assert code == 0 and out_file.exists()
     code, out, _ = vpgc("evaluate", tmp_path / "r", "--no-landmarks")
     assert code == 0 and "| driven |" in out

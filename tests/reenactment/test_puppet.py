@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -63,11 +64,18 @@ def test_driving_by_the_own_clip_takes_its_crop_and_others_are_retargeted(puppet
     crop = portrait.info["crop"]
     points = portrait.points * crop["size"]
     points[..., :2] += [crop["x"], crop["y"]]
-    track = Track(points, portrait.blendshapes, portrait.matrices, portrait.valid)
+    track = Track(
+        points,
+        portrait.blendshapes,
+        portrait.matrices,
+        portrait.confidence,
+        portrait.interpolated,
+        portrait.valid,
+    )
     own = puppet.landmarks_of(track, portrait.info["source_sha256"])
     np.testing.assert_allclose(own, portrait.landmarks, atol=1e-5)
     # The same person filmed nearer and elsewhere in another picture: relative motion undoes it.
-    moved = Track(points * 2 + 30, track.blendshapes, track.matrices, track.valid)
+    moved = replace(track, points=points * 2 + 30)
     found = puppet.landmarks_of(moved, "another file")
     assert np.abs(found - portrait.landmarks).mean() < 0.02
     with pytest.raises(VPGCError, match="no retargeting 'some'"):

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.once
 
 def test_own_video_drives_the_puppet(run, portrait, clip, tmp_path):
     target = tmp_path / "out.mp4"
-    path = reenact(run, clip, target, start=10, stop=20, side_by_side=True, progress=False)
+    path = reenact(run, clip, target, start=0.4, end=0.8, side_by_side=True, progress=False)
     frames = list(read_frames(path))
     assert len(frames) == 10 and frames[0].shape == (64, 128, 3)
     # Left the driving face in the portrait's crop, right what the puppet makes of its landmarks.
@@ -44,5 +44,5 @@ def test_driver_without_a_face(test_data, run, tmp_path):
 def test_another_person_drives_the_puppet(test_data, run, tmp_path):
     """A real driver of another size and rate: every frame is there and a face is in view."""
     source = test_data / "talking_man_604.mp4"
-    path = reenact(run, source, tmp_path / "new.mp4", stop=12, progress=False)
+    path = reenact(run, source, tmp_path / "new.mp4", end=0.48, progress=False)
     assert len(list(read_frames(path))) == 12
