@@ -63,7 +63,7 @@ def main(arguments=None) -> int:
 
 def run_stage(stage, clip, state, options, output):
     """Do a stage of a clip, unless its result is there and was made with these settings."""
-    framing = {"crop": options.crop, "size": options.size, "test_frames": options.test_frames}
+    framing = {name: getattr(options, name) for name in ("crop", "size", "rate", "test_frames")}
     training = {"preset": options.preset, "recipe": options.recipe, "network": options.network}
     run = output / "runs" / clip.name
     results = {
@@ -121,6 +121,7 @@ def make_portrait(clip, state, options, output, file):
         file.parent,
         crop=Crop(**place["cropped"]) if place["cropped"] else None,
         size=options.size,
+        rate=options.rate,
         test_frames=options.test_frames,
         start=place["start"],
         end=place["end"],
@@ -207,6 +208,7 @@ def parse(arguments):
     add("--crop", default="annotated", choices=("annotated", "tracked"), help="whose crop")
     add("--resolution", type=int, help="lines of the videos to fetch; as annotated without it")
     add("--size", type=int, help="side of the portraits' frames")
+    add("--rate", type=float, help="frames a second of the portraits; the video's without it")
     add("--test-frames", type=int, help="length of the held-out end of each clip")
     add("--preset", default="vpgc_256", help="see vpgc train")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the training")

@@ -4,22 +4,32 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
 
+from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
+from keras_vpgc.data import shots, tracking
 from keras_vpgc.data.portrait import PARTS, SCHEMA_VERSION, Portrait
-from keras_vpgc.data.prepare import MIN_FRAMES, REPEATED, SIZES
+from keras_vpgc.data.prepare import (
+    MAX_GAP,
+    MIN_FRAMES,
+    SIZES,
+    _bar,
+    _existing,
+    _system_errors,
+    _write_sheet,
+    refine,
+)
 from keras_vpgc.data.tracking import FaceTracker, Track
 from keras_vpgc.errors import VPGCError, missing_extra
 
 FILES = dict(zip(PARTS, ("transforms_train", "transforms_val", "transforms_test"), strict=True))
-# A shuffled part moves this many times more from image to image than the test part, which is in
-# the order of time.
-SHUFFLED = 3.0
-BATCH = 50
+# Neighbouring images of a part in the order of time differ by less than this, of what two of its
+# images differ that are taken at random; of a part so short that the two are alike nothing is said.
+SHUFFLED = 0.7
+SHORT = 10
 
 
 def is_nerface(path) -> bool:
@@ -40,7 +50,8 @@ def import_nerface(
     *,
     crop: crops.Crop | str | None = None,
     size: int | None = None,
-    frame_rate: float = 25.0,
+    rate: float = 25.0,
+    max_gap: float = MAX_GAP,
     overwrite: bool = False,
     tracker_model=None,
     progress: bool = True,
@@ -53,8 +64,9 @@ def import_nerface(
     other portrait.
 
     Nerface's own script shuffles the training images and keeps their order in `index_map.npy`;
-    the driver sees neighbouring frames, so they are put back in order by it. Without it a warning
-    says so if they turn out to be shuffled.
+    the driver sees neighbouring frames, so they are put back in order by it. A part that is not in
+    the order of time is neither smoothed nor are its gaps filled, and
+    `portrait.info["report"]["notes"]` says so.
 
     Args:
         folder: The Nerface folder.
@@ -62,7 +74,8 @@ def import_nerface(
         crop: A `Crop` or `"X,Y,SIZE"` in pixels; default: the whole of square images, as published
             scores have it, and otherwise chosen by the face.
         size: Side of the stored frames; default: 64, 128, 256 or 512, whatever is nearest.
-        frame_rate: Frames a second; the folder does not tell.
+        rate: Frames a second; the folder does not tell.
+        max_gap: See `keras_vpgc.data.prepare`.
         overwrite: Replace another portrait?
         tracker_model: Path of the face landmarker's model, see `keras_vpgc.assets`.
         progress: Show progress bars?
@@ -72,7 +85,7 @@ def import_nerface(
 
     Raises:
         VPGCError: for a folder that lacks files or images, images of several sizes or without a
-            face, or an output that exists.
+            face, an output that exists or cannot be written, or a full disk.
 
     Example:
 
@@ -86,7 +99,7 @@ def import_nerface(
         Reconstruction", CVPR 2021; the format: github.com/gafniguy/4D-Facial-Avatars.
     """
     folder, output = Path(folder), Path(output)
-    images, split, ordered = _images(folder)
+    images, split = _images(folder)
     height, width = _read(images[0]).shape[:2]
     if isinstance(crop, str):
         crop = crops.parse(crop)
@@ -94,93 +107,128 @@ def import_nerface(
         crops.check(crop, width, height)
     elif width == height:
         crop = crops.Crop(0.0, 0.0, float(width))
+    if not 0 < rate < float("inf"):
+        raise VPGCError(f"rate = {rate:g} is impossible: give frames a second above 0.")
     settings = {
-        "source": folder.resolve().name,
         "source_sha256": _digest(folder, images),
-        "crop_asked": vars(crop) if crop else None,
-        "size_asked": size,
-        "frame_rate_asked": frame_rate,
+        "tracker": tracking.tracker_name(),
+        "model_sha256": assets.sha256(assets.find("face_landmarker", tracker_model)),
+        "source": folder.resolve().name,
+        "crop": vars(crop) if crop else None,
+        "size": size,
+        "rate": rate,
+        "max_gap": max_gap,
     }
-    if output.exists() and not overwrite:
-        if (output / "portrait.json").is_file():
-            existing = Portrait(output)
-            if existing.info["settings"] == settings:
-                return existing
-        if not output.is_dir() or any(output.iterdir()):
-            raise VPGCError(
-                f"{output} exists and holds something else: choose another folder, or --overwrite."
-            )
+    if output.exists() and (existing := _existing(output, settings, overwrite)):
+        return existing
 
-    from tqdm.auto import tqdm
-
-    parts = []
-    with (
-        FaceTracker(tracker_model) as tracker,
-        tqdm(total=len(images), desc="tracking", unit="frame", disable=not progress) as bar,
-    ):
-        name = f"{tracker.name} {tracker.version}"
-        for first in range(0, len(images), BATCH):
-            frames = [_read(file, (height, width)) for file in images[first : first + BATCH]]
-            parts.append(tracker.track(frames))
-            bar.update(len(frames))
+    raw, change = _track(images, split, (height, width), tracker_model, progress)
+    _check_faces(raw, split, folder)
+    times = np.arange(len(images)) / rate
+    parts, notes = [], []
+    facts: dict[str, dict | None] = {}
+    for part, (first, last) in split.items():
+        track = raw[first:last]
+        if not _in_order(track):
+            facts[part] = None
+            if last - first >= SHORT:
+                notes.append(
+                    f"The {part} images are not in the order of time, and there is no "
+                    "index_map.npy that puts them back: train with a single frame of context "
+                    "(--set context=1)."
+                )
+        else:
+            track, facts[part] = refine(track, times[first:last], width, height, max_gap)
+        parts.append(track)
     track = Track.join(parts)
-    _check_faces(track, split, folder)
-    if not ordered and _shuffled(track, split):
-        warnings.warn(
-            f"The training images of {folder} are not in the order of time and there is no "
-            "index_map.npy to put them back: train with a single frame of context "
-            "(--set context=1).",
-            stacklevel=2,
-        )
-    crop = crop or crops.choose_crop(track.points, track.valid, width, height)
+    seen = track.valid & ~track.interpolated
+    crop = crop or crops.choose_crop(track.points, seen, width, height)
     size = size or min(SIZES, key=lambda s: abs(np.log(s / crop.size)))
-
-    work = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    (work / "frames").mkdir(parents=True)
-    repeated = _write_frames(images, work / "frames", crop, size, tqdm, progress)
+    arrays = {
+        **vars(track),
+        "points": crops.to_crop(track.points, crop),
+        "repeated": np.concatenate([shots.find_repeated(c) for c in change]),
+        "times": times,
+        "source_frames": np.arange(len(images)),
+    }
     info = {
         "schema_version": SCHEMA_VERSION,
         "source": settings["source"],
         "source_sha256": settings["source_sha256"],
         "source_size": [width, height],
-        "frame_rate": frame_rate,
+        "source_range": [0, len(images)],
+        "frame_rate": rate,
         "frame_count": len(images),
         "crop": vars(crop),
         "size": size,
-        "tracker": name,
+        "tracker": settings["tracker"],
         "landmark_set": "mediapipe-478",
         "split": split,
-        "frames_without_face": int((~track.valid).sum()),
-        "frames_repeated": int(repeated.sum()),
+        "report": {
+            "tracker": settings["tracker"],
+            "seconds": round(len(images) / rate, 3),
+            "frames": {
+                "used": len(images),
+                "repeated": int(arrays["repeated"].sum()),
+                "interpolated": int(track.interpolated.sum()),
+                "without_face": int((~track.valid).sum()),
+                "low_confidence": sum(f["low_confidence"] for f in facts.values() if f),
+            },
+            "jitter": (facts["train"] or {}).get("jitter", {"before": None, "after": None}),
+            "notes": notes,
+        },
         "settings": settings,
     }
-    tracking = {**vars(track), "repeated": repeated, "points": crops.to_crop(track.points, crop)}
-    np.savez_compressed(work / "tracking.npz", **tracking)
-    (work / "portrait.json").write_text(json.dumps(info, indent=1))
-    old = output.with_name(f".{output.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        os.replace(output, old)
-    os.replace(work, output)
-    shutil.rmtree(old, ignore_errors=True)
+    work = output.with_name(f".{output.name}.partial")
+    with _system_errors(output):
+        shutil.rmtree(work, ignore_errors=True)
+        (work / "frames").mkdir(parents=True)
+        with _bar(len(images), "cropping", progress) as bar:
+            for number, file in enumerate(images):
+                image = crops.apply(_read(file), crop, size)
+                crops._write_png(image, [work / "frames" / f"{number:06d}.png"])
+                bar.update(1)
+        np.savez_compressed(work / "tracking.npz", **arrays)
+        (work / "portrait.json").write_text(json.dumps(info, indent=1))
+        _write_sheet(Portrait(work))
+        old = output.with_name(f".{output.name}.old")
+        if output.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(output, old)
+        os.replace(work, output)
+        shutil.rmtree(old, ignore_errors=True)
     return Portrait(output)
 
 
+def _track(images, split, shape, tracker_model, progress):
+    """The `Track` of all images, and for each part how its images differ from the one before."""
+    parts, change = [], []
+    with (
+        FaceTracker(tracker_model) as tracker,
+        _bar(len(images), "tracking", progress) as bar,
+    ):
+        for first, last in split.values():
+            difference = tracking._Difference()
+            change.append([])
+            for file in images[first:last]:
+                frame = _read(file, shape)
+                parts.append(tracker.track([frame]))
+                change[-1].append(difference(frame)[1])
+                bar.update(1)
+    return Track.join(parts), change
+
+
 def _images(folder):
-    """Image files in the order train, validation, test; the split; is the order that of time?"""
+    """Image files in the order train, validation, test, and the split."""
     files: list[Path] = []
     split = {}
-    ordered = False
     for part, name in FILES.items():
         listed = _listed(folder, name)
         if part == "train":
-            order = _order(folder, len(listed))
-            ordered = order is not None
-            listed = [listed[i] for i in order] if ordered else listed
+            listed = [listed[i] for i in _order(folder, len(listed))]
         split[part] = [len(files), len(files) + len(listed)]
         files += listed
-    return files, split, ordered
+    return files, split
 
 
 def _listed(folder, name):
@@ -217,10 +265,10 @@ def _image(folder, path):
 
 
 def _order(folder, count):
-    """Training images in the order of time, or `None` without `index_map.npy`."""
+    """Training images in the order of time; without `index_map.npy` as they are listed."""
     file = folder / "index_map.npy"
     if not file.is_file():
-        return None
+        return range(count)
     try:
         # A row for each frame of the video: its number, and its place in the training part or -1.
         order = np.load(file, allow_pickle=False)[:, 1].astype(int)
@@ -270,27 +318,14 @@ def _check_faces(track, split, folder):
             )
 
 
-def _shuffled(track, split):
-    def step(part):
-        points = track.points[slice(*split[part])]
-        points = points[track.valid[slice(*split[part])], :, :2]
-        return np.linalg.norm(np.diff(points, axis=0), axis=-1).mean() if len(points) > 1 else 0.0
+def _in_order(track):
+    """Do the images of a part follow each other in time, as far as the face's motion tells?"""
+    points = track.points[track.valid, :, :2]
+    if len(points) < SHORT:
+        return False
+    shuffled = np.random.default_rng(0).permutation(len(points))
 
-    return step("train") > SHUFFLED * step("test") > 0
+    def step(p):
+        return np.linalg.norm(np.diff(p, axis=0), axis=-1).mean()
 
-
-def _write_frames(images, folder, crop, size, tqdm, progress):
-    import cv2
-
-    repeated = np.zeros(len(images), bool)
-    before = None
-    bar = tqdm(images, desc="cropping", unit="frame", disable=not progress)
-    for i, file in enumerate(bar):
-        image = crops.apply(_read(file), crop, size)
-        if before is not None:
-            repeated[i] = cv2.norm(image, before, cv2.NORM_L1) < REPEATED * image.size
-        before = image
-        target = folder / f"{i:06d}.png"
-        if not cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"{target} could not be written: is the disk full?")
-    return repeated
+    return step(points) < SHUFFLED * step(points[shuffled])

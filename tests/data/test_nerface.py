@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 
 import cv2
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from keras_vpgc import VPGCError
 from keras_vpgc.data.nerface import import_nerface, is_nerface
+from keras_vpgc.data.tracking import FaceTracker
 
 pytestmark = pytest.mark.once
 
@@ -106,14 +106,25 @@ def test_imported_folder_is_used_again_and_others_are_kept(imported, folder):
     assert not list(imported.path.parent.glob(".*"))
 
 
-def test_shuffled_images_without_their_order_are_noticed(frames, shuffled_order, tmp_path):
+def test_shuffled_images_without_their_order_are_noticed(
+    frames, shuffled_order, imported, tmp_path
+):
     folder = write_folder(tmp_path / "n", frames, shuffled_order, index_map=False)
-    with pytest.warns(UserWarning, match="not in the order of time .* context=1"):
-        import_nerface(folder, tmp_path / "a", progress=False)
-    in_order = write_folder(tmp_path / "m", frames, index_map=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        portrait = import_nerface(in_order, tmp_path / "b", progress=False, crop="10,0,100")
+    shuffled = import_nerface(folder, tmp_path / "a", progress=False)
+    assert ["not in the order of time" in note for note in shuffled.info["report"]["notes"]] == [1]
+    assert imported.info["report"]["notes"] == []
+    # Without an order nothing is smoothed: each image has what the tracker sees in it alone.
+    with FaceTracker() as tracker:
+        alone = tracker.track([frames[shuffled_order[5]]]).points[0] / 128
+    np.testing.assert_array_equal(shuffled.points[5], alone)
+    assert (imported.points[shuffled_order[5]] != alone).any()
+
+
+def test_chosen_crop(frames, tmp_path):
+    folder = write_folder(tmp_path / "n", frames, index_map=False)
+    portrait = import_nerface(folder, tmp_path / "p", progress=False, crop="10,0,100", rate=50)
+    assert portrait.frame_rate == 50 and portrait.times[-1] == pytest.approx(54 / 50)
+    assert portrait.info["report"]["notes"] == []
     cut = frames[7][0:100, 10:110]
     wanted = cv2.resize(cut, (portrait.size,) * 2, interpolation=cv2.INTER_CUBIC)
     np.testing.assert_array_equal(portrait.frames([7])[0], wanted)
