@@ -50,7 +50,7 @@ def import_nerface(
     *,
     crop: crops.Crop | str | None = None,
     size: int | None = None,
-    rate: float = 25.0,
+    rate: float | None = None,
     max_gap: float = MAX_GAP,
     overwrite: bool = False,
     tracker_model=None,
@@ -74,7 +74,7 @@ def import_nerface(
         crop: A `Crop` or `"X,Y,SIZE"` in pixels; default: the whole of square images, as published
             scores have it, and otherwise chosen by the face.
         size: Side of the stored frames; default: 64, 128, 256 or 512, whatever is nearest.
-        rate: Frames a second; the folder does not tell.
+        rate: Frames a second, which the folder does not tell; default: 25.
         max_gap: See `keras_vpgc.data.prepare`.
         overwrite: Replace another portrait?
         tracker_model: Path of the face landmarker's model, see `keras_vpgc.assets`.
@@ -107,6 +107,7 @@ def import_nerface(
         crops.check(crop, width, height)
     elif width == height:
         crop = crops.Crop(0.0, 0.0, float(width))
+    rate = 25.0 if rate is None else float(rate)
     if not 0 < rate < float("inf"):
         raise VPGCError(f"rate = {rate:g} is impossible: give frames a second above 0.")
     settings = {
