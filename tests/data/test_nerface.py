@@ -6,8 +6,11 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from keras_vpgc import VPGCError
+from keras_vpgc.cli.app import app
+from keras_vpgc.data import prepare
 from keras_vpgc.data.nerface import import_nerface, is_nerface
 from keras_vpgc.data.tracking import FaceTracker
 
@@ -169,5 +172,10 @@ def test_damaged_folders_are_named_and_leave_nothing(damage, message, folder, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_nerface_folders_are_recognised(folder, tmp_path):
+def test_nerface_folders_are_recognised(folder, imported, tmp_path):
     assert is_nerface(folder) and not is_nerface(tmp_path) and not is_nerface(__file__)
+    assert prepare(folder, imported.path, progress=False).info == imported.info
+    with pytest.raises(VPGCError, match="has its own frames and split: leave out test_frames"):
+        prepare(folder, tmp_path / "p", test_frames=5, progress=False)
+    result = CliRunner().invoke(app, ["prepare", str(folder), "-o", str(imported.path)])
+    assert "55 frames of 128x128 at 25 a second (train 40, validation 3, test 12)" in result.output
