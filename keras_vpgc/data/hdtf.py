@@ -338,9 +338,11 @@ def fetch(clip: Clip, folder, resolution: int | None = None) -> Path:
     if result.returncode or len(files) != 1:
         said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         said = said or result.stderr.splitlines()[-1:] or ["nothing"]
-        reason = said[-1].removeprefix("ERROR:").strip().rstrip(".")
+        reason = said[-1].removeprefix("ERROR:").split(" (caused by ")[0].strip().rstrip(".")
+        if not any(work.iterdir()):
+            work.rmdir()
         raise VPGCError(
-            f"{clip.video} could not be fetched from {clip.url}, yt-dlp says {reason!r}: "
+            f"{clip.video} could not be fetched from {clip.url}, yt-dlp says '{reason}': "
             f"{elsewhere}, or leave it out."
         )
     target = folder / f"{clip.video}{files[0].suffix}"

@@ -192,7 +192,7 @@ def test_fetch_that_cannot_succeed_says_why(site, radio7, tmp_path, monkeypatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(VPGCError, match="yt-dlp is not installed: install it"):
         fetch(radio7, tmp_path / "videos")
-    assert not list((tmp_path / "videos").glob("*.mp4"))
+    assert not list((tmp_path / "videos").iterdir())
 
 
 def test_crop_follows_the_files_resolution(radio7, clip):
