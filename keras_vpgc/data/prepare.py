@@ -93,7 +93,7 @@ def prepare(
     workers does not change the result.
 
     Args:
-        source: The video file.
+        source: The video file, or a Nerface folder (see `keras_vpgc.data.nerface`).
         output: The portrait folder to make.
         crop: A `Crop` or `"X,Y,SIZE"` in source pixels; default: chosen from the whole track.
         size: Side of the stored frames; default: 64, 128, 256 or 512, whatever is nearest to the
@@ -126,6 +126,27 @@ def prepare(
     ```
     """
     source, output = Path(source), Path(output)
+    from keras_vpgc.data.nerface import import_nerface, is_nerface  # it uses this module
+
+    if is_nerface(source):
+        chosen = {"person": person, "start": start, "end": end, "test_frames": test_frames}
+        for name, value in chosen.items():
+            if value is not None:
+                raise VPGCError(
+                    f"{source} is a Nerface folder, which has its own frames and split: leave out "
+                    f"{name}."
+                )
+        return import_nerface(
+            source,
+            output,
+            crop=crop,
+            size=size,
+            rate=rate,
+            max_gap=max_gap,
+            overwrite=overwrite,
+            tracker_model=tracker_model,
+            progress=progress,
+        )
     info = video.probe(source)
     if min(info.width, info.height) < tracking.MIN_SIDE:
         raise VPGCError(
