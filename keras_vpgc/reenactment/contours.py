@@ -180,7 +180,7 @@ def read_contours(folder, size: int, line_width: float | None = None) -> np.ndar
         )
 
     def read(file):
-        image = cv2.imdecode(np.fromfile(file, "uint8"), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise VPGCError(f"{file} cannot be read as an image: it is damaged or another format.")
         if image.shape[0] != image.shape[1]:
