@@ -87,7 +87,7 @@ def stream_windows(
         uint8 RGB `(b, s, s, 3)`.
     """
     neighbours = context_indices(len(frames), context, mode)
-    batch_size = min(batch_size, len(frames))
+    batch_size = max(1, min(batch_size, len(frames)))
     for start in range(0, len(frames), batch_size):
         windows = neighbours[start : start + batch_size]
         count = len(windows)
@@ -193,7 +193,8 @@ def read_contours(folder, size: int, line_width: float | None = None) -> np.ndar
     first = read(files[0])
     side = len(first)
     wanted = (line_width or max(1.0, size / 256)) * side / size
-    wider = 2 * round((wanted - max(1.0, side / 256)) / 2) + 1
+    # Pixels that the lines lack on either side, on a canvas of twice the size.
+    lacking = round(wanted - max(1.0, side / 256))
     result = np.empty((len(files), size, size), "uint8")
     inverted = np.zeros(len(files), "bool")
 
@@ -209,10 +210,10 @@ def read_contours(folder, size: int, line_width: float | None = None) -> np.ndar
         if inverted[place]:
             image = 255 - image
         if side > size:
-            if wider > 1:
-                image = cv2.dilate(
-                    image, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider, wider))
-                )
+            if lacking > 0:
+                image = cv2.resize(image, (2 * side, 2 * side), interpolation=cv2.INTER_LINEAR)
+                disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * lacking + 1,) * 2)
+                image = cv2.dilate(image, disk)
             image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
         elif side < size:
             image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
