@@ -162,6 +162,7 @@ class PortraitReenactor(PresetModel):
         self._arguments = arguments
         self.image_size = image_size
         self.context = context
+        self.landmark_set = landmark_set
         self.metadata = arguments["metadata"]
         self.heatmap = heatmap
         self.encoder = encoder
