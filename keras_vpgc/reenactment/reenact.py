@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import video
 from keras_vpgc.data.prepare import track_clip
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.contours import drive_contours, read_contours
 from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.visualization import side_by_side as beside
 
 
 def reenact(
@@ -28,7 +32,8 @@ def reenact(
 
     Args:
         puppet: A `Puppet`, a `puppet.keras` or a run folder.
-        driving: The driving video.
+        driving: The driving video, or a folder of contour images (see
+            `keras_vpgc.reenactment.contours.read_contours`), a frame each at the puppet's rate.
         output: The video to write, such as `out.mp4`.
         retargeting: See `Puppet.landmarks_of`.
         start: First frame of the driving video.
@@ -43,7 +48,8 @@ def reenact(
         Path of the output.
 
     Raises:
-        VPGCError: for a driving file that is no video or shows no face, or an output that exists.
+        VPGCError: for a driving file that is no video or shows no face, a folder of contours that
+            cannot be read or is to be retargeted, or an output that exists.
 
     Example:
 
@@ -55,9 +61,30 @@ def reenact(
 
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet)
-    info = video.probe(driving)
     if Path(output).exists() and not overwrite:
         raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
+    if Path(driving).is_dir():
+        if retargeting not in ("auto", "none"):
+            raise VPGCError(
+                f"{driving} is a folder of contour images, which cannot be retargeted "
+                f"({retargeting!r}): leave the retargeting out."
+            )
+        contours = read_contours(driving, puppet.size, puppet.model.heatmap.line_width)
+        contours = contours[start:stop]
+        if not len(contours):
+            raise VPGCError(f"{driving} holds no contour image from frame {start} on: lower start.")
+        with (
+            video.VideoWriter(output, puppet.metadata["frame_rate"], overwrite=overwrite) as writer,
+            tqdm(total=len(contours), desc="driving", unit="frame", disable=not progress) as bar,
+        ):
+            shown = iter(contours)
+            for frames in drive_contours(puppet, contours, batch_size, bar.update):
+                for frame in frames:
+                    if side_by_side:
+                        frame = beside([np.stack([next(shown)] * 3, axis=-1), frame])
+                    writer.write(frame)
+        return Path(output)
+    info = video.probe(driving)
     track = track_clip(
         driving, start=start, stop=stop, tracker_model=tracker_model, progress=progress
     )
@@ -75,8 +102,6 @@ def reenact(
         for frames in puppet.stream(landmarks, batch_size, bar.update):
             for frame in frames:
                 if side_by_side:
-                    from keras_vpgc.visualization import side_by_side as beside
-
                     frame = beside([crops.apply(next(source), crop, puppet.size), frame])
                 writer.write(frame)
     return Path(output)

@@ -1,9 +1,11 @@
+import cv2
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
-from keras_vpgc.data.video import read_frames
+from keras_vpgc.data.video import probe, read_frames
 from keras_vpgc.reenactment import Puppet, reenact
+from keras_vpgc.training import draw
 
 pytestmark = pytest.mark.once
 
@@ -20,6 +22,32 @@ def test_own_video_drives_the_puppet(run, portrait, clip, tmp_path):
     driven = Puppet.load(run).drive(portrait.landmarks[10:20])
     right = np.stack([f[:, 64:] for f in frames]).astype(int)
     assert np.abs(right - driven).mean() < 6
+
+
+def test_folder_of_contour_images_drives_the_puppet(run, portrait, tmp_path):
+    drawings = draw(portrait.landmarks[:12], 64)
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for i, drawing in enumerate(drawings):
+        cv2.imwrite(str(folder / f"{i}.png"), drawing)
+    target = tmp_path / "out.mp4"
+    reenact(run, folder, target, start=1, stop=9, side_by_side=True, progress=False)
+    assert probe(target).frame_rate == pytest.approx(portrait.frame_rate)
+    frames = np.stack(list(read_frames(target))).astype(int)
+    assert frames.shape == (8, 64, 128, 3)
+    # Left the drawing, right what the puppet makes of it (as video, so not to the level).
+    assert np.abs(frames[:, :, :64] - drawings[1:9, ..., None]).mean() < 8
+    driven = Puppet.load(run).drive(portrait.landmarks[1:9])
+    assert np.abs(frames[:, :, 64:] - driven).mean() < 6
+    for arguments, message in (
+        ({"retargeting": "relative"}, "contour images, which cannot be retargeted"),
+        ({"start": 20}, "no contour image from frame 20 on"),
+    ):
+        with pytest.raises(VPGCError, match=message):
+            reenact(run, folder, tmp_path / "new.mp4", progress=False, **arguments)
+    with pytest.raises(VPGCError, match="holds no PNG or JPEG file"):
+        reenact(run, run, tmp_path / "new.mp4", progress=False)
+    assert not (tmp_path / "new.mp4").exists()
 
 
 def test_existing_output_and_bad_driver_change_nothing(run, clip, tmp_path):
