@@ -9,7 +9,7 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")],
-    driving: Annotated[Path, typer.Option(help="The video whose person drives the puppet.")],
+    driving: Annotated[Path, typer.Option(help="A video, or a folder of contour images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The video to write.")],
     retargeting: Annotated[
         str,

@@ -1,8 +1,11 @@
 """Which of the tracker's points are the face contours."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from keras_vpgc.layers.landmark_heatmap import CONTOURS_68
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.layers.landmark_heatmap import CONTOURS, CONTOURS_68
 
 # MediaPipe's face mesh (478 points) at the 68 places of the iBUG scheme. The mesh's numbering is
 # that of MediaPipe's canonical face model (mediapipe/modules/face_geometry/data, Apache-2.0); the
@@ -22,6 +25,36 @@ MEDIAPIPE_TO_68 = np.array(
     dtype="int32",
 )
 
+# The irises that the 478 points add to the mesh, right then left: the centre, then the rim from
+# the side of the person's left over the top.
+MEDIAPIPE_IRISES = np.arange(468, 478, dtype="int32")
+
+
+@dataclass(frozen=True)
+class LandmarkSet:
+    """The landmarks that drive a puppet.
+
+    Attributes:
+        indices: Int `(points,)`, their places among MediaPipe's 478 points.
+        contours: The lines drawn through them, see `LandmarkHeatmap`.
+    """
+
+    indices: np.ndarray
+    contours: tuple[tuple[tuple[int, ...], bool], ...]
+
+    @property
+    def num_points(self) -> int:
+        """Number of landmarks."""
+        return len(self.indices)
+
+
+LANDMARK_SETS = {
+    "ibug-68": LandmarkSet(MEDIAPIPE_TO_68, CONTOURS["ibug-68"]),
+    "ibug-68-iris": LandmarkSet(
+        np.concatenate([MEDIAPIPE_TO_68, MEDIAPIPE_IRISES]), CONTOURS["ibug-68-iris"]
+    ),
+}
+
 # Points of the mesh that move with the skull rather than with the expression: forehead, temples,
 # nose bridge and the inner and outer corners of the eyes.
 RIGID_POINTS = np.array(
@@ -29,6 +62,39 @@ RIGID_POINTS = np.array(
     + [168, 6, 197, 195, 5, 33, 133, 362, 263],
     dtype="int32",
 )
+
+
+def landmarks(points, name: str = "ibug-68") -> np.ndarray:
+    """A set's landmarks out of the tracker's points.
+
+    Args:
+        points: Float `(..., 478, 2 or 3)`.
+        name: `"ibug-68"`, or `"ibug-68-iris"` with the irises: 78 points, of which the first 68
+            are those of `"ibug-68"`.
+
+    Returns:
+        Float32 `(..., 68 or 78, 2)`, x and y in the points' unit.
+
+    Raises:
+        VPGCError: for an unknown set or another number of points.
+
+    Example:
+
+    ```python
+    frames = puppet.drive(landmarks(portrait.points, "ibug-68-iris"))
+    ```
+    """
+    if name not in LANDMARK_SETS:
+        raise VPGCError(
+            f"There is no landmark set {name!r}: choose one of {', '.join(LANDMARK_SETS)}."
+        )
+    points = np.asarray(points, "float32")
+    if points.ndim < 2 or points.shape[-2] != 478 or points.shape[-1] not in (2, 3):
+        raise VPGCError(
+            f"Landmarks are chosen from points (..., 478, 3) of the tracker; received "
+            f"{points.shape}."
+        )
+    return points[..., LANDMARK_SETS[name].indices, :2]
 
 
 def eye_opening(points) -> np.ndarray:
@@ -65,4 +131,13 @@ def mouth_opening(points) -> np.ndarray:
     return height / (np.linalg.norm(points[:, 48] - points[:, 54], axis=-1) + 1e-9)
 
 
-__all__ = ["CONTOURS_68", "MEDIAPIPE_TO_68", "RIGID_POINTS", "eye_opening", "mouth_opening"]
+__all__ = [
+    "CONTOURS_68",
+    "LANDMARK_SETS",
+    "MEDIAPIPE_TO_68",
+    "RIGID_POINTS",
+    "LandmarkSet",
+    "eye_opening",
+    "landmarks",
+    "mouth_opening",
+]

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_vpgc import backend
-from keras_vpgc.data.portrait import Portrait
+from keras_vpgc.data import landmark_sets
+from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
@@ -78,8 +79,10 @@ def evaluate_run(
     # The driver sees neighbouring frames: drive the whole stretch, keep the frames with a face.
     stretch = np.arange(*portrait.info["split"][part])
     clip = portrait.landmarks
+    points = fill(portrait.points, portrait.valid)
+    driving = landmark_sets.landmarks(points, puppet.model.landmark_set)
     with tqdm(total=len(stretch), desc="driving", unit="frame", disable=not progress) as bar:
-        driven = puppet.drive(clip[stretch], batch_size, bar.update)[held_out - stretch[0]]
+        driven = puppet.drive(driving[stretch], batch_size, bar.update)[held_out - stretch[0]]
     truth = portrait.frames(held_out, size)
     train_frames = portrait.frames(train, size)
     nearest = nearest_frames(clip[train], clip[held_out])

@@ -24,6 +24,12 @@ CONTOURS_68: tuple[tuple[tuple[int, ...], bool], ...] = (
     (_run(48, 59), True),  # outer lips
     (_run(60, 67), True),  # inner lips
 )
+# The landmark sets that the layer can draw: the second adds right and left iris, each a centre
+# (68, 73) and four points of the rim in order. The rim alone is drawn; it holds the centre.
+CONTOURS = {
+    "ibug-68": CONTOURS_68,
+    "ibug-68-iris": (*CONTOURS_68, (_run(69, 72), True), (_run(74, 77), True)),
+}
 
 
 @keras.saving.register_keras_serializable("keras_vpgc")
@@ -31,14 +37,15 @@ class LandmarkHeatmap(keras.layers.Layer):
     """Draws the landmarks' contours as antialiased lines, one channel a frame.
 
     A pixel's value is `clip(line_width / 2 + 1/2 - distance, 0, 1)`, `distance` being that from
-    its centre to the nearest contour in pixels. The minimum over the contours runs on: memory does
-    not grow with the number of segments.
+    its centre to the nearest contour in pixels. The minimum over the contours runs on in a loop:
+    neither memory nor the time to compile grow with the number of segments.
 
     Args:
         size: Height and width of the heatmap in pixels, one number or a pair.
         line_width: Width of the lines in pixels. Default: 2 pixels at 512, in proportion, and not
             below 1.
-        contours: Sequence of `(indices, closed)`. Default: the face contours of 68 points.
+        contours: A landmark set, `"ibug-68"` or `"ibug-68-iris"` (68 points, then centre and four
+            rim points of right and left iris), or a sequence of `(indices, closed)`.
         **kwargs: Keras layer arguments.
 
     Call arguments:
@@ -49,7 +56,8 @@ class LandmarkHeatmap(keras.layers.Layer):
         `(batch, height, width, frames)`, values in [0, 1].
 
     Raises:
-        VPGCError: if the landmarks' shape is another, or too few points for the contours.
+        VPGCError: if the landmarks' shape is another, too few points for the contours, or an
+            unknown landmark set.
 
     Example:
 
@@ -62,13 +70,19 @@ class LandmarkHeatmap(keras.layers.Layer):
         Portraits", SIGGRAPH Asia 2021.
     """
 
-    def __init__(self, size=512, line_width=None, contours=None, **kwargs):
+    def __init__(self, size=512, line_width=None, contours="ibug-68", **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.size = (int(size),) * 2 if np.ndim(size) == 0 else tuple(int(n) for n in size)
         self.line_width = None if line_width is None else float(line_width)
         self.contours = contours
+        if isinstance(contours, str):
+            if contours not in CONTOURS:
+                raise VPGCError(
+                    f"There is no landmark set {contours!r}: choose one of {', '.join(CONTOURS)}."
+                )
+            contours = CONTOURS[contours]
         segments = []
-        for indices, closed in CONTOURS_68 if contours is None else contours:
+        for indices, closed in contours:
             indices = list(indices)
             ends = indices[1:] + indices[:1] if closed else indices[1:]
             segments += zip(indices, ends, strict=False)
@@ -76,30 +90,48 @@ class LandmarkHeatmap(keras.layers.Layer):
         if not len(self._segments):
             raise VPGCError("LandmarkHeatmap needs at least one contour of two points.")
 
+    @property
+    def num_points(self) -> int:
+        """Number of landmarks that the contours need."""
+        return int(self._segments.max()) + 1
+
     def call(self, landmarks):
         self._check(landmarks.shape)
         height, width = self.size
-        # Pixel units; (batch, 1, 1, frames, points, 2) would be large: keep x and y apart.
         points = ops.cast(landmarks, "float32") * ops.convert_to_tensor([width, height], "float32")
-        x = ops.reshape(ops.arange(width, dtype="float32") + 0.5, (1, 1, width, 1))
-        y = ops.reshape(ops.arange(height, dtype="float32") + 0.5, (1, height, 1, 1))
-        nearest = None
-        for first, last in self._segments:
-            start = points[:, :, first][:, None, None]
-            along = points[:, :, last][:, None, None] - start
-            along_x, along_y = along[..., 0], along[..., 1]
-            from_x, from_y = x - start[..., 0], y - start[..., 1]
-            # A contour may have two equal points: then the distance is that to the point.
-            scale = 1.0 / ops.maximum(ops.square(along_x) + ops.square(along_y), 1e-6)
-            part = ops.clip((from_x * along_x + from_y * along_y) * scale, 0.0, 1.0)
-            squared = ops.square(from_x - part * along_x) + ops.square(from_y - part * along_y)
-            nearest = squared if nearest is None else ops.minimum(nearest, squared)
+        start = ops.take(points, self._segments[:, 0], axis=2)
+        end = ops.take(points, self._segments[:, 1], axis=2)
+        length = ops.sqrt(ops.sum(ops.square(end - start), axis=-1))
+        # A contour may have two equal points: then any direction will do.
+        equal = length < 1e-3
+        unit_x = ops.where(equal, 1.0, (end - start)[..., 0] / ops.maximum(length, 1e-3))
+        unit_y = ops.where(equal, 0.0, (end - start)[..., 1] / ops.maximum(length, 1e-3))
+        unit_x, unit_y, half = unit_x[..., None], unit_y[..., None], length[..., None] / 2
+        # From the middle of each segment, in pixels: (batch, frames, segments, width or height).
+        # Distances along and across it are sums of a row and a column.
+        middle = (start + end) / 2
+        from_x = ops.arange(width, dtype="float32") + 0.5 - middle[..., 0, None]
+        from_y = ops.arange(height, dtype="float32") + 0.5 - middle[..., 1, None]
+        parts = (from_x * unit_x, from_y * unit_y, from_y * unit_x, from_x * unit_y, half)
+
+        def squared(segment):
+            along_x, along_y, across_y, across_x, half = (
+                ops.take(part, segment, axis=2) for part in parts
+            )
+            along = ops.abs(along_x[:, :, None, :] + along_y[:, :, :, None])
+            across = across_y[:, :, :, None] - across_x[:, :, None, :]
+            return ops.square(ops.relu(along - half[..., None])) + ops.square(across)
+
+        nearest = ops.fori_loop(
+            1, len(self._segments), lambda i, least: ops.minimum(least, squared(i)), squared(0)
+        )
         line_width = self.line_width or max(1.0, 2.0 * min(self.size) / 512)
         value = ops.clip(line_width / 2 + 0.5 - ops.sqrt(nearest), 0.0, 1.0)
-        return ops.cast(value, self.compute_dtype)
+        # Frames came before rows and columns so far, which keeps the inner loops long.
+        return ops.cast(ops.transpose(value, (0, 2, 3, 1)), self.compute_dtype)
 
     def _check(self, shape):
-        points = int(self._segments.max()) + 1
+        points = self.num_points
         if len(shape) != 4 or shape[3] != 2 or (shape[2] is not None and shape[2] < points):
             raise VPGCError(
                 f"Landmarks must have the shape (batch, frames, {points}, 2), x and y in [0, 1] "

@@ -33,13 +33,15 @@ class PortraitReenactor(PresetModel):
         texture_prior, global_context, mlp_depth, transformer_blocks, transformer_heads,
             transformer_mlp_units: See `PortraitDriver`.
         line_width: Width of the heatmaps' lines in pixels, see `LandmarkHeatmap`.
+        landmark_set: `"ibug-68"`, or `"ibug-68-iris"` with the irises (78 points).
         output: `"float"` in [-1, 1] or `"uint8"`.
         metadata: JSON-able dict that travels with the model.
         dtype: Dtype policy of the layers.
         name: Name of the model.
 
     Input shape:
-        Landmarks `(batch, context, 68, 2)`, float32, x to the right and y down, in [0, 1].
+        Landmarks `(batch, context, points, 2)`, float32, x to the right and y down, in [0, 1];
+        68 or 78 points.
 
     Output shape:
         `(batch, image_size, image_size, 3)`, float32 in [-1, 1] (not clipped) or uint8.
@@ -83,6 +85,7 @@ class PortraitReenactor(PresetModel):
         transformer_heads=4,
         transformer_mlp_units=512,
         line_width=None,
+        landmark_set="ibug-68",
         output="float",
         metadata=None,
         dtype=None,
@@ -104,7 +107,9 @@ class PortraitReenactor(PresetModel):
         check_groups(driver_base_channels, driver_multipliers, norm_groups)
         grid = grid_of(image_size, multipliers)
         blocks = (num_blocks, latent_dim, norm_groups, attention_sizes, policy)
-        heatmap = layers.LandmarkHeatmap(image_size, line_width, name="heatmap", dtype=policy)
+        heatmap = layers.LandmarkHeatmap(
+            image_size, line_width, landmark_set, name="heatmap", dtype=policy
+        )
         encoder = build_encoder(
             image_size,
             context,
@@ -140,7 +145,7 @@ class PortraitReenactor(PresetModel):
         )
         decoder = build_decoder(grid, base_channels, multipliers, *blocks)
 
-        landmarks = keras.Input((context, 68, 2), name="landmarks", dtype="float32")
+        landmarks = keras.Input((context, heatmap.num_points, 2), name="landmarks", dtype="float32")
         features = encoder(heatmap(landmarks))
         if soft_index is None:
             quantized = codebook_layer(head(features))
@@ -157,6 +162,7 @@ class PortraitReenactor(PresetModel):
         self._arguments = arguments
         self.image_size = image_size
         self.context = context
+        self.landmark_set = landmark_set
         self.metadata = arguments["metadata"]
         self.heatmap = heatmap
         self.encoder = encoder
@@ -172,7 +178,8 @@ class PortraitReenactor(PresetModel):
         Args:
             autoencoder: A trained `PortraitAutoencoder`.
             driver: A `PortraitDriver` trained on its features.
-            **overrides: `output`, `metadata`, `line_width`, `implementation`, `name`.
+            **overrides: `output`, `metadata`, `line_width`, `landmark_set`, `implementation`,
+                `name`.
 
         Returns:
             A `PortraitReenactor` of dtype policy float32.

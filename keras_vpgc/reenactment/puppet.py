@@ -7,14 +7,13 @@ import keras
 import numpy as np
 
 from keras_vpgc import backend
-from keras_vpgc.data import coverage
+from keras_vpgc.data import coverage, landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
-from keras_vpgc.data.dataset import context_indices
-from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.retarget import HeadTrack, fit_head, project, retarget
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import PortraitReenactor
+from keras_vpgc.reenactment.contours import stream_windows, window_model
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION as SCHEMA_VERSION
 
 RETARGETING = ("auto", "none", "relative", "absolute")
@@ -44,7 +43,7 @@ class Puppet:
     def __init__(self, model: PortraitReenactor):
         self.model = model
         self.metadata = model.metadata
-        self._call = backend.compiled(model)
+        self._call = backend.compiled(window_model(model))
 
     @classmethod
     def load(cls, path) -> "Puppet":
@@ -98,7 +97,8 @@ class Puppet:
         """Frames of the person in the poses of the landmarks.
 
         Args:
-            landmarks: Float `(n, 68, 2)` in [0, 1] of the puppet's crop, consecutive frames.
+            landmarks: Float `(n, 68, 2)` (78 with irises) in [0, 1] of the puppet's crop,
+                consecutive frames.
             batch_size: Frames computed at once.
             progress: Optional callable that is told the number of frames just done.
 
@@ -113,20 +113,11 @@ class Puppet:
 
     def stream(self, landmarks, batch_size: int = 8, progress=None):
         """`drive`, batch by batch: yields uint8 `(b, size, size, 3)`."""
-        landmarks = check_landmarks(landmarks)
+        landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
         mode = self.metadata.get("context_mode", "centered")
-        neighbours = context_indices(len(landmarks), self.model.context, mode)
-        for start in range(0, len(landmarks), batch_size):
-            chosen = neighbours[start : start + batch_size]
-            count = len(chosen)
-            # One compiled shape serves the last batch too.
-            chosen = np.pad(chosen, ((0, min(batch_size, len(landmarks)) - count), (0, 0)), "edge")
-            images = keras.ops.convert_to_numpy(self._call(landmarks[chosen]))[:count]
-            if images.dtype != np.uint8:
-                images = np.rint(np.clip((images + 1.0) * 127.5, 0, 255)).astype("uint8")
-            if progress:
-                progress(count)
-            yield images
+        yield from stream_windows(
+            self._call, landmarks, self.model.context, mode, batch_size, progress
+        )
 
     def landmarks_of(
         self,
@@ -153,7 +144,7 @@ class Puppet:
             tracker_model: Path of the face landmarker's model.
 
         Returns:
-            Float32 `(n, 68, 2)`.
+            Float32 `(n, 68, 2)`, or 78 points with irises: the puppet's landmark set.
 
         Raises:
             VPGCError: for an unknown mode or guard, or settings that say nothing to `"none"`.
@@ -174,7 +165,7 @@ class Puppet:
                     "Retargeting 'none' takes the landmarks as they are, without a neutral frame "
                     "or a strength of motion: choose 'relative' or 'absolute' for these."
                 )
-            return to_crop(points, Crop(**self.metadata["crop"]))[:, MEDIAPIPE_TO_68, :2]
+            return self._chosen(to_crop(points, Crop(**self.metadata["crop"])))
         head = fit_head(points, *size, model=tracker_model)
         return self.landmarks_of_head(
             head, retargeting, neutral=neutral, motion=motion, guard=guard
@@ -223,7 +214,11 @@ class Puppet:
             elif report["warning"]:
                 warnings.warn(report["warning"], stacklevel=2)
         landmarks = to_crop(project(driven)[..., :2], Crop(**self.metadata["crop"]))
-        return landmarks[:, MEDIAPIPE_TO_68] if landmarks.shape[1] == 478 else landmarks
+        return self._chosen(landmarks) if landmarks.shape[1] == 478 else landmarks
+
+    def _chosen(self, points):
+        """The puppet's landmark set of all of the tracker's points."""
+        return landmark_sets.landmarks(points, self.model.landmark_set)
 
 
 def _check_guard(guard):
@@ -231,12 +226,13 @@ def _check_guard(guard):
         raise VPGCError(f"There is no guard {guard!r}: choose one of {', '.join(GUARDS)}.")
 
 
-def check_landmarks(landmarks) -> np.ndarray:
-    """Landmarks as float32 `(n, 68, 2)`, or a `VPGCError` that says what is wrong with them."""
+def check_landmarks(landmarks, points: int = 68) -> np.ndarray:
+    """Landmarks as float32 `(n, points, 2)`, or a `VPGCError` that says what is wrong with them."""
     landmarks = np.asarray(landmarks, dtype="float32")
-    if landmarks.ndim != 3 or landmarks.shape[1:] != (68, 2):
+    if landmarks.ndim != 3 or landmarks.shape[1:] != (points, 2):
         raise VPGCError(
-            f"A puppet is driven by landmarks of shape (frames, 68, 2); received {landmarks.shape}."
+            f"This puppet is driven by landmarks of shape (frames, {points}, 2); received "
+            f"{landmarks.shape}."
         )
     bad = ~np.isfinite(landmarks).all(axis=(1, 2))
     if bad.any():

@@ -9,7 +9,9 @@ from keras_vpgc.data import crop as crops
 from keras_vpgc.data import video
 from keras_vpgc.data.prepare import frame_range, track_clip
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.contours import drive_contours, read_contours
 from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.visualization import side_by_side as beside
 
 
 def reenact(
@@ -33,7 +35,8 @@ def reenact(
 
     Args:
         puppet: A `Puppet`, a `puppet.keras` or a run folder.
-        driving: The driving video.
+        driving: The driving video, or a folder of contour images (see
+            `keras_vpgc.reenactment.contours.read_contours`), a frame each at the puppet's rate.
         output: The video to write, such as `out.mp4`.
         retargeting: See `Puppet.landmarks_of`.
         neutral: Second of the driving video at which the face is at rest; default: chosen, see
@@ -52,8 +55,9 @@ def reenact(
         Path of the output.
 
     Raises:
-        VPGCError: for a driving file that is no video or shows no face, an output that exists, or
-            settings that do not fit.
+        VPGCError: for a driving file that is no video or shows no face, a folder of contours that
+            cannot be read or is to be retargeted, an output that exists, or settings that do not
+            fit.
 
     Example:
 
@@ -65,9 +69,18 @@ def reenact(
 
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet)
-    info = video.probe(driving)
     if Path(output).exists() and not overwrite:
         raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
+    if Path(driving).is_dir():
+        if retargeting not in ("auto", "none") or neutral is not None or motion != 1:
+            raise VPGCError(
+                f"{driving} is a folder of contour images, which cannot be retargeted: leave "
+                "retargeting, neutral and motion out."
+            )
+        return _reenact_contours(
+            puppet, driving, output, start, end, side_by_side, batch_size, overwrite, progress
+        )
+    info = video.probe(driving)
     rest = None
     if neutral is not None:
         first, last = frame_range(driving, start, end)
@@ -104,8 +117,33 @@ def reenact(
         for frames in puppet.stream(landmarks, batch_size, bar.update):
             for frame in frames:
                 if side_by_side:
-                    from keras_vpgc.visualization import side_by_side as beside
-
                     frame = beside([crops.apply(next(source), crop, puppet.size), frame])
+                writer.write(frame)
+    return Path(output)
+
+
+def _reenact_contours(
+    puppet, folder, output, start, end, side_by_side, batch_size, overwrite, progress
+):
+    from tqdm.auto import tqdm
+
+    rate = puppet.metadata["frame_rate"]
+    contours = read_contours(folder, puppet.size, puppet.model.heatmap.line_width)
+    first = round((start or 0) * rate)
+    chosen = contours[first : None if end is None else round(end * rate)]
+    if not len(chosen):
+        raise VPGCError(
+            f"{folder} holds {len(contours)} contour images, {len(contours) / rate:.2f} s at the "
+            "puppet's rate, none of them in the part asked for: choose another --start or --end."
+        )
+    with (
+        video.VideoWriter(output, rate, overwrite=overwrite) as writer,
+        tqdm(total=len(chosen), desc="driving", unit="frame", disable=not progress) as bar,
+    ):
+        shown = iter(chosen)
+        for frames in drive_contours(puppet, chosen, batch_size, bar.update):
+            for frame in frames:
+                if side_by_side:
+                    frame = beside([np.stack([next(shown)] * 3, axis=-1), frame])
                 writer.write(frame)
     return Path(output)

@@ -38,19 +38,20 @@ def encode(autoencoder, images, batch_size=16, dtype="float16", progress=None):
     return result
 
 
-def draw(landmarks, image_size, line_width=None, batch_size=32):
+def draw(landmarks, image_size, line_width=None, batch_size=32, contours="ibug-68"):
     """Heatmaps of a clip by the layer that draws them at inference.
 
     Args:
-        landmarks: Float `(n, 68, 2)` in [0, 1].
+        landmarks: Float `(n, points, 2)` in [0, 1].
         image_size: Height and width in pixels.
         line_width: See `LandmarkHeatmap`.
         batch_size: Frames a call.
+        contours: A landmark set or contours, see `LandmarkHeatmap`.
 
     Returns:
         uint8 `(n, image_size, image_size)`, 255 = 1.
     """
-    layer = LandmarkHeatmap(image_size, line_width, dtype="float32")
+    layer = LandmarkHeatmap(image_size, line_width, contours, dtype="float32")
     inputs = keras.Input((1, *landmarks.shape[1:]))
     call = backend.compiled(keras.Model(inputs, layer(inputs)))
     result = np.empty((len(landmarks), image_size, image_size), "uint8")
@@ -74,6 +75,7 @@ def fit_driver(
     *,
     mode="centered",
     line_width=None,
+    landmark_set="ibug-68",
     steps=1000,
     batch_size=8,
     learning_rate=2e-4,
@@ -87,12 +89,13 @@ def fit_driver(
 
     Args:
         driver: A `PortraitDriver`.
-        landmarks: Float `(n, 68, 2)` in [0, 1], of every frame of the clip.
+        landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
         features: Float `(m, h, w, d)`, `encode` of the training frames.
         indices: Int `(m,)`, the training frames.
         validation: Optional pair of features and indices of the validation frames.
         mode: Context mode, see `context_indices`.
         line_width: See `LandmarkHeatmap`.
+        landmark_set: The set of the landmarks, `"ibug-68"` or `"ibug-68-iris"`.
         steps: Number of steps.
         batch_size: Frames a step.
         learning_rate: A rate or a schedule.
@@ -111,7 +114,7 @@ def fit_driver(
     if len(features) != len(indices):
         raise VPGCError(f"There are {len(features)} features for {len(indices)} frames.")
     context = driver.input_shape[-1]
-    heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width)
+    heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width, contours=landmark_set)
     neighbours = context_indices(len(landmarks), context, mode)
     steps_per_epoch = min(steps, steps_per_epoch)
     batches = DriverBatches(

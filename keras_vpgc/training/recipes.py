@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from keras_vpgc.config import Recipe, TrainConfig, resolve
+from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.coverage import seen_range
 from keras_vpgc.data.crop import Crop, from_crop
-from keras_vpgc.data.dataset import FrameBatches, check_batch
-from keras_vpgc.data.portrait import Portrait
+from keras_vpgc.data.dataset import FrameBatches, check_batch, context_indices
+from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import (
@@ -114,6 +115,7 @@ def train_puppet(
     keras.utils.set_random_seed(seed)
     autoencoder, driver = _build_models(config)
     _join(autoencoder, driver, config)
+    context_indices(1, driver.input_shape[-1], config.recipe.context_mode)
     for size in (config.recipe.batch_size, config.recipe.driver_batch_size):
         check_batch(size, len(portrait.indices("train")))
     _start_run(run, config, portrait)
@@ -208,9 +210,14 @@ def _join(autoencoder, driver, config, metadata=None):
         autoencoder,
         driver,
         line_width=config.network.get("line_width"),
+        landmark_set=_landmark_set(config),
         output=config.network.get("output", "float"),
         metadata=metadata,
     )
+
+
+def _landmark_set(config):
+    return config.network.get("landmark_set", "ibug-68")
 
 
 def _save(model, file):
@@ -280,12 +287,13 @@ def _fit_stage_2(autoencoder, driver, portrait, training, validation, config, ru
         print(f"Stage 2, the driver: {recipe.driver_steps} steps of {recipe.driver_batch_size}.")
     fit_driver(
         driver,
-        portrait.landmarks,
+        landmark_sets.landmarks(fill(portrait.points, portrait.valid), _landmark_set(config)),
         encode(autoencoder, images),
         train,
         (encode(autoencoder, validation_images), validation_indices),
         mode=recipe.context_mode,
         line_width=config.network.get("line_width"),
+        landmark_set=_landmark_set(config),
         steps=recipe.driver_steps,
         batch_size=recipe.driver_batch_size,
         learning_rate=_rate(recipe.driver_learning_rate, recipe.driver_steps, recipe),
@@ -326,7 +334,7 @@ def puppet_metadata(portrait: Portrait, config: TrainConfig) -> dict:
         "size": config.network["image_size"],
         "context_mode": config.recipe.context_mode,
         "tracker": portrait.info["tracker"],
-        "landmark_set": "ibug-68",
+        "landmark_set": _landmark_set(config),
         # Centimetres in head coordinates, the pose's camera is the source's: see data/retarget.py.
         "shape": np.round(head.shape, 5).tolist(),
         "pose": neutral_pose(head),

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 
 from examples.animated_portrait import LANDMARKS
+from keras_vpgc import VPGCError
 from keras_vpgc.data.landmark_sets import (
     CONTOURS_68,
+    LANDMARK_SETS,
     MEDIAPIPE_TO_68,
     eye_opening,
+    landmarks,
     mouth_opening,
 )
 
@@ -32,3 +35,46 @@ def test_openings_of_eyes_and_mouth():
     assert eye_opening(face).shape == (1, 2)
     assert (eye_opening(face) > 0.12).all() and np.abs(eye_opening(shut)).max() < 1e-9
     assert mouth_opening(face)[0] > 0.1 and mouth_opening(shut)[0] < 1e-9
+
+
+def test_irises_follow_the_68_points_and_are_mediapipes_own_rings():
+    vision = pytest.importorskip("mediapipe").tasks.vision
+    iris = LANDMARK_SETS["ibug-68-iris"]
+    assert iris.num_points == 78 and LANDMARK_SETS["ibug-68"].num_points == 68
+    np.testing.assert_array_equal(iris.indices[:68], MEDIAPIPE_TO_68)
+    assert iris.contours[: len(CONTOURS_68)] == CONTOURS_68
+    connections = vision.FaceLandmarksConnections
+    known = (connections.FACE_LANDMARKS_RIGHT_IRIS, connections.FACE_LANDMARKS_LEFT_IRIS)
+    for (ring, closed), lines in zip(iris.contours[-2:], known, strict=True):
+        assert closed
+        ends = iris.indices[list(ring)].tolist()
+        found = {frozenset(pair) for pair in zip(ends, ends[1:] + ends[:1], strict=True)}
+        assert found == {frozenset((line.start, line.end)) for line in lines}
+        # The centre comes before its rim.
+        assert iris.indices[ring[0] - 1] == min(ends) - 1
+
+
+def test_landmarks_are_chosen_by_the_name_of_a_set(rng):
+    points = rng.uniform(size=(2, 3, 478, 3))
+    found = landmarks(points, "ibug-68-iris")
+    assert found.shape == (2, 3, 78, 2) and found.dtype == np.float32
+    np.testing.assert_allclose(found[..., :68, :], points[..., MEDIAPIPE_TO_68, :2], rtol=1e-6)
+    np.testing.assert_allclose(found[..., 68:, :], points[..., 468:478, :2], rtol=1e-6)
+    np.testing.assert_array_equal(landmarks(points), found[..., :68, :])
+    with pytest.raises(VPGCError, match="no landmark set 'dlib': choose one of ibug-68, ibug"):
+        landmarks(points, "dlib")
+    with pytest.raises(VPGCError, match=r"received \(468, 3\)"):
+        landmarks(np.zeros((468, 3)), "ibug-68-iris")
+
+
+def test_irises_lie_in_real_eyes(test_data):
+    """Each iris is in its own eye and about as wide as a third to a half of it."""
+    from keras_vpgc.data.prepare import track_clip
+
+    track = track_clip(test_data / "talking_man_604.mp4", stop=3, progress=False)
+    for face in landmarks(track.points, "ibug-68-iris"):
+        for first, centre in ((36, 68), (42, 73)):
+            eye, rim = face[first : first + 6], face[centre + 1 : centre + 5]
+            assert eye[:, 0].min() < face[centre, 0] < eye[:, 0].max()
+            np.testing.assert_allclose(rim.mean(0), face[centre], atol=1.5)
+            assert 0.3 < np.ptp(rim[:, 0]) / np.ptp(eye[:, 0]) < 0.6

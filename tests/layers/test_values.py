@@ -105,45 +105,6 @@ def test_to_uint8():
     assert to_numpy(layers.ToUint8()(x)).tolist() == [0, 0, 128, 191, 255, 255]
 
 
-def test_heatmap_agrees_with_opencv(rng):
-    cv2 = pytest.importorskip("cv2")
-    size, shift = 128, 6
-    points = rng.uniform(0.1, 0.9, size=(8, 2)).astype("float32")
-    contours = [([0, 1, 2], False), ([3, 4, 5], True), ([6, 7], False)]
-    # OpenCV's antialiased lines of thickness 2 are 3 pixels wide (measured).
-    layer = layers.LandmarkHeatmap(size, line_width=3, contours=contours)
-    found = to_numpy(layer(points[None, None]))[0, ..., 0]
-    drawn = np.zeros((size, size), "uint8")
-    for indices, closed in contours:
-        # OpenCV counts from the middle of the first pixel, in 1/64 here.
-        line = np.rint((points[indices] * size - 0.5) * 2**shift).astype("int32")
-        cv2.polylines(drawn, [line], closed, 255, 2, cv2.LINE_AA, shift)
-    assert np.abs(found - drawn / 255.0).mean() < 0.01
-    # No line is missing and none is added, up to antialiasing.
-    assert not ((found > 0.9) & (drawn < 64)).any()
-    assert not ((found < 0.05) & (drawn > 250)).any()
-
-
-def test_heatmap_measures_the_distance_to_a_line():
-    layer = layers.LandmarkHeatmap(8, line_width=2, contours=[([0, 1], False)])
-    # From (2, 4) to (6, 4) in pixels: pixel centres lie 0.5, 1.5, ... from it.
-    landmarks = np.array([[[[0.25, 0.5], [0.75, 0.5]]]], "float32")
-    found = to_numpy(layer(landmarks))[0, :, :, 0]
-    np.testing.assert_allclose(found[:, 4], [0, 0, 0, 1, 1, 0, 0, 0], atol=1e-5)
-    np.testing.assert_allclose(found[4, 1], 1.5 - np.hypot(0.5, 0.5), atol=1e-5)
-
-
-def test_heatmap_survives_equal_points():
-    found = to_numpy(layers.LandmarkHeatmap(16)(np.full((1, 1, 68, 2), 0.5, "float32")))
-    assert np.isfinite(found).all() and found.max() > 0.2
-
-
-@pytest.mark.parametrize("shape", [(1, 68, 2), (1, 1, 68, 3), (1, 1, 60, 2)])
-def test_heatmap_refuses_other_shapes(shape):
-    with pytest.raises(VPGCError, match="68, 2"):
-        layers.LandmarkHeatmap(16)(np.zeros(shape, "float32"))
-
-
 def test_codebook_refuses_what_does_not_fit():
     book = layers.GridCodebook((4, 4), 3, 4)
     with pytest.raises(VPGCError, match="grid is 4x4 but the features' is 5x4"):

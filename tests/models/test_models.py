@@ -168,6 +168,29 @@ def test_puppet_file_loads_in_a_fresh_process(rng, tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
+def test_puppet_with_irises_comes_back_and_looks_at_them(rng, tmp_path):
+    autoencoder, driver, plain = puppet()
+    reenactor = PortraitReenactor.from_models(autoencoder, driver, landmark_set="ibug-68-iris")
+    assert plain.input_shape == (None, 7, 68, 2) and plain.landmark_set == "ibug-68"
+    assert reenactor.input_shape == (None, 7, 78, 2)
+    assert PortraitReenactor.from_config(reenactor.get_config()).get_config() == (
+        reenactor.get_config()
+    )
+    x = rng.uniform(0.2, 0.8, size=(1, 7, 78, 2)).astype("float32")
+    found = to_numpy(reenactor(x))
+    features = driver(layers.LandmarkHeatmap(64, contours="ibug-68-iris")(x))
+    codes = autoencoder.codebook(features)
+    wanted = autoencoder.decoder(autoencoder.soft_index([features, codes]))
+    np.testing.assert_allclose(found, to_numpy(wanted), atol=1e-4)
+    assert np.abs(found - to_numpy(plain(x[:, :, :68]))).max() > 1e-3
+    reenactor.save(tmp_path / "p.keras")
+    loaded = keras.saving.load_model(tmp_path / "p.keras")
+    assert loaded.landmark_set == "ibug-68-iris"
+    np.testing.assert_allclose(to_numpy(loaded(x)), found, atol=1e-5)
+    with pytest.raises(VPGCError, match="no landmark set 'ibug-98'"):
+        PortraitReenactor.from_models(autoencoder, driver, landmark_set="ibug-98")
+
+
 def test_puppet_in_uint8_is_the_rounded_float(rng):
     autoencoder, driver, reenactor = puppet()
     exact = PortraitReenactor.from_models(autoencoder, driver, output="uint8")

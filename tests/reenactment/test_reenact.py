@@ -1,11 +1,13 @@
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
-from keras_vpgc.data.video import read_frames
+from keras_vpgc.data.video import probe, read_frames
 from keras_vpgc.reenactment import Puppet, reenact
+from keras_vpgc.training import draw
 
 pytestmark = pytest.mark.once
 
@@ -22,6 +24,33 @@ def test_own_video_drives_the_puppet(run, portrait, clip, tmp_path):
     driven = Puppet.load(run).drive(portrait.landmarks[10:20])
     right = np.stack([f[:, 64:] for f in frames]).astype(int)
     assert np.abs(right - driven).mean() < 6
+
+
+def test_folder_of_contour_images_drives_the_puppet(run, portrait, tmp_path):
+    drawings = draw(portrait.landmarks[:12], 64)
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for i, drawing in enumerate(drawings):
+        cv2.imwrite(str(folder / f"{i}.png"), drawing)
+    target = tmp_path / "out.mp4"
+    reenact(run, folder, target, start=0.04, end=0.36, side_by_side=True, progress=False)
+    assert probe(target).frame_rate == pytest.approx(portrait.frame_rate)
+    frames = np.stack(list(read_frames(target))).astype(int)
+    assert frames.shape == (8, 64, 128, 3)
+    # Left the drawing, right what the puppet makes of it (as video, so not to the level).
+    assert np.abs(frames[:, :, :64] - drawings[1:9, ..., None]).mean() < 8
+    driven = Puppet.load(run).drive(portrait.landmarks[1:9])
+    assert np.abs(frames[:, :, 64:] - driven).mean() < 6
+    for arguments, message in (
+        ({"retargeting": "relative"}, "contour images, which cannot be retargeted"),
+        ({"motion": 0.5}, "contour images, which cannot be retargeted"),
+        ({"start": 20}, "holds 12 contour images, 0.48 s at the puppet's rate, none of them"),
+    ):
+        with pytest.raises(VPGCError, match=message):
+            reenact(run, folder, tmp_path / "new.mp4", progress=False, **arguments)
+    with pytest.raises(VPGCError, match="holds no PNG or JPEG file"):
+        reenact(run, run, tmp_path / "new.mp4", progress=False)
+    assert not (tmp_path / "new.mp4").exists()
 
 
 def test_existing_output_and_bad_driver_change_nothing(run, clip, tmp_path):
@@ -42,12 +71,12 @@ def test_neutral_second_and_motion(run, portrait, clip, tmp_path):
     for motion in (0.0, 1.0):
         path = tmp_path / f"{motion}.mp4"
         settings = {"neutral": 0.2, "motion": motion, "guard": "off"}
-        reenact(run, clip, path, stop=10, progress=False, **settings)
+        reenact(run, clip, path, end=0.4, progress=False, **settings)
         found[motion] = np.stack(list(read_frames(path))).astype(int)
     assert (found[0.0] != found[1.0]).any()
     for neutral in (0.4, -0.5):
         with pytest.raises(VPGCError, match=f"Second {neutral} is not in the part of .*astronaut"):
-            reenact(run, clip, tmp_path / "n.mp4", stop=10, neutral=neutral, progress=False)
+            reenact(run, clip, tmp_path / "n.mp4", end=0.4, neutral=neutral, progress=False)
     with pytest.raises(VPGCError, match="no guard 'loud'"):
         reenact(run, clip, tmp_path / "n.mp4", guard="loud", progress=False)
     assert not (tmp_path / "n.mp4").exists()

@@ -18,10 +18,11 @@ def test_encode_gives_the_encoders_features(rng):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_draw_gives_the_heatmap_layers_picture(rng):
-    landmarks = rng.uniform(size=(5, 68, 2)).astype("float32")
-    found = draw(landmarks, 32, batch_size=2)
-    wanted = to_numpy(LandmarkHeatmap(32)(landmarks[:, None]))[..., 0]
+@pytest.mark.parametrize("name, points", [("ibug-68", 68), ("ibug-68-iris", 78)])
+def test_draw_gives_the_heatmap_layers_picture(name, points, rng):
+    landmarks = rng.uniform(size=(5, points, 2)).astype("float32")
+    found = draw(landmarks, 32, batch_size=2, contours=name)
+    wanted = to_numpy(LandmarkHeatmap(32, contours=name)(landmarks[:, None]))[..., 0]
     assert found.dtype == np.uint8
     assert np.abs(found / 255 - wanted).max() <= 0.502 / 255 + 1e-4
 

@@ -4,11 +4,16 @@ import keras
 import numpy as np
 import pytest
 
+import keras_vpgc
 from keras_vpgc import VPGCError
 from keras_vpgc.config import resolve
+from keras_vpgc.data import context_indices
 from keras_vpgc.data.coverage import clamp
 from keras_vpgc.data.crop import Crop, from_crop
+from keras_vpgc.data.landmark_sets import landmarks
+from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.retarget import fit_head
+from keras_vpgc.evaluation.run import evaluate_run
 from keras_vpgc.training.callbacks import TimeLimit
 from keras_vpgc.training.recipes import read_run, train_puppet
 from tests.layers.layer_case import to_numpy
@@ -162,3 +167,44 @@ def test_run_of_another_schema_version(run, tmp_path):
         read_run(tmp_path)
     with pytest.raises(VPGCError, match="no run folder"):
         read_run(tmp_path / "nowhere")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "landmark_set, points, context, mode",
+    [("ibug-68-iris", 78, 1, "centered"), ("ibug-68", 68, 2, "causal")],
+    ids=["irises, single frame", "causal"],
+)
+def test_landmark_set_and_context_reach_the_puppet(
+    landmark_set, points, context, mode, portrait, tmp_path
+):
+    run = tmp_path / "run"
+    network = {"landmark_set": landmark_set, "context": context}
+    recipe = {"steps": 1, "driver_steps": 1, "context_mode": mode}
+    train_puppet(portrait, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
+    driver = keras.saving.load_model(run / "driver.keras")
+    assert driver.input_shape == (None, 64, 64, context)
+    puppet = keras_vpgc.load(run)
+    assert puppet.model.input_shape == (None, context, points, 2)
+    assert puppet.metadata["landmark_set"] == landmark_set
+    assert puppet.metadata["context_mode"] == mode
+    clip = landmarks(fill(portrait.points, portrait.valid), landmark_set)[:6]
+    driven = puppet.drive(clip, batch_size=4)
+    windows = clip[context_indices(6, context, mode)]
+    wanted = np.clip((to_numpy(puppet.model(windows)) + 1) * 127.5, 0, 255)
+    assert np.abs(driven - wanted).max() <= 0.55
+    changed = clip.copy()
+    changed[4:] += 0.1
+    same = (driven == puppet.drive(changed, batch_size=4)).all(axis=(1, 2, 3))
+    assert same.tolist() == [True] * 4 + [False] * 2
+    with pytest.raises(VPGCError, match=rf"shape \(frames, {points}, 2\); received"):
+        puppet.drive(np.zeros((3, 60, 2)))
+    rows = evaluate_run(run, landmarks=False, progress=False)["rows"]
+    assert np.isfinite(rows["driven"]["psnr"])
+
+
+@pytest.mark.once
+def test_context_without_a_middle_is_refused_before_anything_is_trained(portrait, tmp_path):
+    with pytest.raises(VPGCError, match="context of 4 frames has no middle"):
+        train_puppet(portrait, tmp_path / "run", "vpgc_tiny", network={"context": 4}, verbose=0)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,242 @@
+"""Driving by drawings: a puppet's network from the heatmaps on, and folders of contour images."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vpgc import backend
+from keras_vpgc.data.dataset import context_indices
+from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.layers import ToUint8
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class _Windows(keras.layers.Layer):
+    """Consecutive drawings `(n + context - 1, s, s)` -> heatmaps with context `(n, s, s, context)`.
+
+    Channel k of a window is its frame k.
+    """
+
+    def __init__(self, context):
+        super().__init__(dtype="float32")
+        self.context = context
+
+    def call(self, drawn):
+        count = ops.shape(drawn)[0] - self.context + 1
+        return ops.stack([drawn[k : k + count] for k in range(self.context)], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[1:], self.context)
+
+
+def window_model(model, drawings: bool = False) -> keras.Model:
+    """A reenactor that reads consecutive frames and draws each of them once.
+
+    `PortraitReenactor` itself takes every frame with its neighbours, so a clip's frame is drawn
+    in as many windows as the context is long. The weights are shared.
+
+    Args:
+        model: A `PortraitReenactor`.
+        drawings: Read the heatmaps instead of the landmarks?
+
+    Returns:
+        Keras model from `n + context - 1` consecutive frames, float32 landmarks `(points, 2)` or
+        uint8 drawings `(s, s)`, to the uint8 RGB images `(n, s, s, 3)`.
+
+    Example:
+
+    ```python
+    images = window_model(puppet.model)(landmarks)  # (14, 68, 2) -> (8, s, s, 3) for context 7
+    ```
+    """
+    size = model.image_size
+    if drawings:
+        inputs = keras.Input((size, size), name="drawings", dtype="uint8")
+        drawn = ops.cast(inputs, "float32") / 255.0
+    else:
+        inputs = keras.Input(model.input_shape[2:], name="landmarks", dtype="float32")
+        drawn = model.heatmap(ops.expand_dims(inputs, 1))[..., 0]
+    from_heatmaps = keras.Model(model.heatmap.output, model.output)
+    images = from_heatmaps(_Windows(model.context)(drawn))
+    if model.output.dtype != "uint8":
+        images = ToUint8(dtype="float32")(images)
+    return keras.Model(inputs, images)
+
+
+def stream_windows(
+    call, frames, context: int, mode: str = "centered", batch_size: int = 8, progress=None
+) -> Iterator[np.ndarray]:
+    """Images of a clip by a `window_model`, batch by batch.
+
+    Args:
+        call: The compiled `window_model`.
+        frames: Array `(n, ...)`, landmarks or drawings of consecutive frames.
+        context: Number of frames that the puppet sees at once.
+        mode: See `context_indices`.
+        batch_size: Images computed at once.
+        progress: Optional callable that is told the number of images just done.
+
+    Yields:
+        uint8 RGB `(b, s, s, 3)`.
+    """
+    neighbours = context_indices(len(frames), context, mode)
+    batch_size = max(1, min(batch_size, len(frames)))
+    for start in range(0, len(frames), batch_size):
+        windows = neighbours[start : start + batch_size]
+        count = len(windows)
+        # Windows that follow each other share all but their last frame. One compiled shape
+        # serves the last batch too.
+        chosen = np.concatenate([windows[0], windows[1:, -1]])
+        chosen = np.pad(chosen, (0, batch_size - count), "edge")
+        images = ops.convert_to_numpy(call(frames[chosen]))[:count]
+        if progress:
+            progress(count)
+        yield images
+
+
+def drive_contours(puppet, contours, batch_size: int = 8, progress=None) -> Iterator[np.ndarray]:
+    """Frames of the person in the poses of ready-made contour images.
+
+    Args:
+        puppet: A `Puppet`.
+        contours: A folder, see `read_contours`, or uint8 `(n, s, s)` of the puppet's size, bright
+            lines on black, consecutive frames.
+        batch_size: Frames computed at once.
+        progress: Optional callable that is told the number of frames just done.
+
+    Returns:
+        Iterator of uint8 RGB `(b, s, s, 3)`.
+
+    Raises:
+        VPGCError: for drawings of another size or type, or a folder that cannot be read.
+
+    Example:
+
+    ```python
+    for frames in drive_contours(keras_vpgc.load("runs/me"), "contours/"):
+        ...
+    ```
+    """
+    model = puppet.model
+    if isinstance(contours, str | Path):
+        contours = read_contours(contours, puppet.size, model.heatmap.line_width)
+    contours = np.asarray(contours)
+    size = puppet.size
+    if contours.dtype != np.uint8 or contours.shape[1:] != (size, size):
+        raise VPGCError(
+            f"This puppet is driven by drawings of type uint8 and shape (frames, {size}, {size}); "
+            f"received {contours.dtype} {contours.shape}."
+        )
+    call = backend.compiled(window_model(model, drawings=True))
+    mode = puppet.metadata.get("context_mode", "centered")
+    return stream_windows(call, contours, model.context, mode, batch_size, progress)
+
+
+def read_contours(folder, size: int, line_width: float | None = None) -> np.ndarray:
+    """A folder of contour images, as a puppet's heatmaps.
+
+    PNG and JPEG files in natural order of their names (2 before 10), square and of one size.
+    Colour becomes grey; dark lines on a bright ground are inverted, with a warning. Lines are
+    taken to be as wide as `LandmarkHeatmap` draws them at the images' size; before the images are
+    made smaller they are widened, where needed, to end as wide as it draws them at `size`.
+
+    Args:
+        folder: The folder.
+        size: Side of the result in pixels.
+        line_width: The puppet's own width of lines, see `LandmarkHeatmap`.
+
+    Returns:
+        uint8 `(n, size, size)`, bright lines on black; the whole clip in memory.
+
+    Raises:
+        VPGCError: for a folder that is missing or holds no such image, an image that cannot be
+            read, is not square, or differs in size from the first.
+
+    Example:
+
+    ```python
+    drawings = read_contours("contours/", size=512)
+    ```
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise missing_extra("opencv-contrib-python", "video") from None
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VPGCError(f"There is no folder {folder} of contour images: check the path.")
+    files = contour_files(folder)
+    if not files:
+        raise VPGCError(
+            f"{folder} holds no PNG or JPEG file: give a folder with a contour image a frame."
+        )
+
+    def read(file):
+        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise VPGCError(f"{file} cannot be read as an image: it is damaged or another format.")
+        if image.shape[0] != image.shape[1]:
+            raise VPGCError(
+                f"{file} has {image.shape[1]}x{image.shape[0]} pixels: contour images must be "
+                "square."
+            )
+        return image
+
+    first = read(files[0])
+    side = len(first)
+    wanted = (line_width or max(1.0, size / 256)) * side / size
+    # Pixels that the lines lack on either side, on a canvas of twice the size.
+    lacking = round(wanted - max(1.0, side / 256))
+    result = np.empty((len(files), size, size), "uint8")
+    inverted = np.zeros(len(files), "bool")
+
+    def put(place):
+        image = read(files[place])
+        if len(image) != side:
+            raise VPGCError(
+                f"{files[place]} has {len(image)} pixels a side but {files[0].name} has {side}: "
+                "contour images of one clip must have one size."
+            )
+        # Lines cover less than half of a drawing.
+        inverted[place] = np.median(image) > 127
+        if inverted[place]:
+            image = 255 - image
+        if side > size:
+            if lacking > 0:
+                image = cv2.resize(image, (2 * side, 2 * side), interpolation=cv2.INTER_LINEAR)
+                disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * lacking + 1,) * 2)
+                image = cv2.dilate(image, disk)
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        elif side < size:
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        result[place] = image
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(put, range(len(files))))
+    if inverted.any():
+        warnings.warn(
+            f"{int(inverted.sum())} of the {len(files)} contour images in {folder} show dark lines "
+            "on a bright ground; they are inverted.",
+            stacklevel=2,
+        )
+    return result
+
+
+def contour_files(folder) -> list[Path]:
+    """The images of a folder, by natural order of their names: 2 before 10."""
+
+    def key(file):
+        parts = re.split(r"(\d+)", file.name.lower())
+        return [(int(p), "") if p.isdigit() else (-1, p) for p in parts], file.name
+
+    files = (f for f in Path(folder).iterdir() if f.suffix.lower() in SUFFIXES)
+    # Hidden files are other programs' notes, not frames.
+    return sorted((f for f in files if f.is_file() and not f.name.startswith(".")), key=key)
