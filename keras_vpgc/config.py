@@ -27,6 +27,12 @@ class Recipe(BaseModel):
         schedule: `"cosine"` decay over the steps, or `"constant"`.
         l1_weight, perceptual_weight: Weights of the losses.
         feature_weight: lambda of Eq. 8.
+        driver_image_steps: Steps of stage 2 after these, in which the driver also learns from the
+            images, see `keras_vpgc.training.fit_driver_on_images`; at half the rate.
+        driver_image_weight: Weight of the image term then.
+        region_weights: How much more than others pixels of `"face"`, `"eyes"` and `"mouth"` count
+            in L1 and in the image term; `None` for all alike.
+        scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
         adversarial: `"hinge"`, `"lsgan"`, or `None` for none.
         adversarial_weight: See `CodebookTrainer`.
         adversarial_start: Step at which it begins; `None` for half of the steps.
@@ -49,6 +55,10 @@ class Recipe(BaseModel):
     l1_weight: float = Field(ge=0)
     perceptual_weight: float = Field(ge=0)
     feature_weight: float = Field(gt=0)
+    driver_image_steps: int = Field(ge=0)
+    driver_image_weight: float = Field(gt=0)
+    region_weights: dict[Literal["face", "eyes", "mouth"], float] | None
+    scale_jitter: float = Field(ge=0, lt=1)
     adversarial: Literal["hinge", "lsgan"] | None
     adversarial_weight: float = Field(ge=0)
     adversarial_start: int | None = Field(ge=0)

@@ -69,6 +69,49 @@ class _Shuffled(keras.utils.PyDataset):
         return np.array([orders[r][p] for r, p in zip(rounds, places, strict=True)])
 
 
+# How much a pixel of each region counts, a pixel elsewhere counting 1.
+REGION_WEIGHTS = {"face": 2.0, "eyes": 6.0, "mouth": 6.0}
+_REGIONS = {"face": slice(0, 68), "eyes": slice(36, 48), "mouth": slice(48, 68)}
+
+
+def weigh_regions(landmarks, size: int, weights=None) -> np.ndarray:
+    """How much each pixel counts: more in the boxes of face, eyes and mouth.
+
+    Args:
+        landmarks: Float `(n, points, 2)` in [0, 1], the first 68 in iBUG's order.
+        size: Side of the images in pixels.
+        weights: Dict with any of `"face"`, `"eyes"` and `"mouth"`; default `REGION_WEIGHTS`.
+
+    Returns:
+        Float32 `(n, size, size)`; each image's mean is 1.
+
+    Raises:
+        VPGCError: for an unknown region.
+
+    Example:
+
+    ```python
+    weigh_regions(portrait.landmarks[:4], 128, {"mouth": 8.0})
+    ```
+    """
+    weights = REGION_WEIGHTS if weights is None else weights
+    result = np.ones((len(landmarks), size, size), "float32")
+    for name, weight in weights.items():
+        if name not in _REGIONS:
+            raise VPGCError(
+                f"There is no region {name!r} to weigh: choose of {', '.join(_REGIONS)}."
+            )
+        points = np.asarray(landmarks)[:, _REGIONS[name]] * size
+        # Lids and lips reach beyond their landmarks.
+        margin = 0.025 * size
+        low = np.clip(points.min(1) - margin, 0, size).astype(int)
+        high = np.clip(np.ceil(points.max(1) + margin), 0, size).astype(int)
+        for image, (x, y), (right, bottom) in zip(result, low, high, strict=True):
+            box = image[y:bottom, x:right]
+            np.maximum(box, weight, out=box)
+    return result / result.mean(axis=(1, 2), keepdims=True)
+
+
 class FrameBatches(_Shuffled):
     """Shuffled batches of images, for stage 1.
 
@@ -80,10 +123,14 @@ class FrameBatches(_Shuffled):
         augmentation: A Keras (or keras-cv) preprocessing layer, or any callable, on float32 RGB
             batches in [0, 255]; called with `training=True`. Default: none.
         start: Number of batches already trained on, to go on with the same order.
+        landmarks: Float `(n, points, 2)` of the images, to weigh regions; default: none.
+        region_weights: See `weigh_regions`. An augmentation that moves the face moves it out of
+            its regions.
         **kwargs: Arguments of `keras.utils.PyDataset`.
 
     Returns of `[i]`:
-        Tuple of one uint8 array `(batch_size, s, s, 3)`.
+        Tuple of a uint8 array `(batch_size, s, s, 3)` and, with landmarks, the weights of its
+        pixels, float32 `(batch_size, s, s, 1)`.
 
     Raises:
         VPGCError: if a batch is larger than the data.
@@ -96,16 +143,32 @@ class FrameBatches(_Shuffled):
     ```
     """
 
-    def __init__(self, images, batch_size, steps, seed=0, augmentation=None, start=0, **kwargs):
+    def __init__(
+        self,
+        images,
+        batch_size,
+        steps,
+        seed=0,
+        augmentation=None,
+        start=0,
+        landmarks=None,
+        region_weights=None,
+        **kwargs,
+    ):
         super().__init__(len(images), batch_size, steps, seed, start, **kwargs)
         self.images = images
         self.augmentation = augmentation
+        self.landmarks, self.region_weights = landmarks, region_weights
 
     def __getitem__(self, index):
-        images = self.images[self.chosen(index)]
+        chosen = self.chosen(index)
+        images = self.images[chosen]
         if self.augmentation is not None:
             images = augment(self.augmentation, images)
-        return (images,)
+        if self.landmarks is None:
+            return (images,)
+        weights = weigh_regions(self.landmarks[chosen], images.shape[1], self.region_weights)
+        return images, weights[..., None]
 
 
 class DriverBatches(_Shuffled):
@@ -116,22 +179,82 @@ class DriverBatches(_Shuffled):
         neighbours: Int `(m, context)`, the frames seen with each training example.
         features: Float `(m, h, w, d)`, what the frozen encoder gives for the true images.
         batch_size, steps, seed, start: As for `FrameBatches`.
+        scale_jitter: Each example's drawings are enlarged about their middle by a factor drawn
+            between `1 - scale_jitter` and `1 + scale_jitter`, the same for all of its neighbours.
 
     Returns of `[i]`:
         Pair of float32 heatmaps `(batch_size, s, s, context)` in [0, 1] and float32 features.
     """
 
     def __init__(
-        self, heatmaps, neighbours, features, batch_size, steps, seed=0, start=0, **kwargs
+        self,
+        heatmaps,
+        neighbours,
+        features,
+        batch_size,
+        steps,
+        seed=0,
+        start=0,
+        scale_jitter=0.0,
+        **kwargs,
     ):
         super().__init__(len(features), batch_size, steps, seed, start, **kwargs)
         self.heatmaps, self.neighbours, self.features = heatmaps, neighbours, features
+        self.scale_jitter = scale_jitter
 
     def __getitem__(self, index):
         chosen = self.chosen(index)
+        return self.inputs(index, chosen), self.features[chosen].astype("float32")
+
+    def inputs(self, index, chosen):
+        """Heatmaps of the chosen examples, the driver's input."""
+        heatmaps = self.heatmaps[self.neighbours[chosen]]
+        if self.scale_jitter:
+            rng = np.random.default_rng((self.seed, self.done + index, 1))
+            factors = rng.uniform(1 - self.scale_jitter, 1 + self.scale_jitter, len(chosen))
+            heatmaps = np.stack([_enlarge(h, f) for h, f in zip(heatmaps, factors, strict=True)])
+        return np.moveaxis(heatmaps, 1, -1).astype("float32") / 255.0
+
+
+def _enlarge(drawings, factor):
+    """uint8 `(t, s, s)` drawings enlarged about the middle of their lines."""
+    import cv2
+
+    rows, columns = (np.flatnonzero(drawings.max(axis=(0, axis))) for axis in (2, 1))
+    if not len(rows):
+        return drawings
+    middle = np.array([columns[0] + columns[-1], rows[0] + rows[-1]]) / 2
+    matrix = np.column_stack([factor * np.eye(2), (1 - factor) * middle])
+    return np.stack([cv2.warpAffine(d, matrix, d.shape[::-1]) for d in drawings])
+
+
+class DriverImageBatches(DriverBatches):
+    """`DriverBatches` with the true images and the weights of their pixels.
+
+    Args:
+        heatmaps, neighbours, features, batch_size, steps, seed, start, scale_jitter: As for
+            `DriverBatches`.
+        images: uint8 `(m, s, s, 3)`.
+        landmarks: Float `(m, points, 2)` of the images.
+        region_weights: See `weigh_regions`.
+
+    Returns of `[i]`:
+        Heatmaps, the pair of features and images (float32 in [-1, 1]), and the pair of weights
+        `(b, 1, 1)` and `(b, s, s)`.
+    """
+
+    def __init__(self, *args, images, landmarks, region_weights=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.images, self.landmarks, self.region_weights = images, landmarks, region_weights
+
+    def __getitem__(self, index):
+        chosen = self.chosen(index)
+        images = self.images[chosen].astype("float32") / 127.5 - 1.0
+        weights = weigh_regions(self.landmarks[chosen], images.shape[1], self.region_weights)
         return (
-            stack_context(self.heatmaps, self.neighbours[chosen]),
-            self.features[chosen].astype("float32"),
+            self.inputs(index, chosen),
+            (self.features[chosen].astype("float32"), images),
+            (np.ones((len(chosen), 1, 1), "float32"), weights),
         )
 
 

@@ -1,6 +1,9 @@
 """Halving and doubling the resolution of a feature map."""
 
 import keras
+from keras import ops
+
+from keras_vpgc.errors import VPGCError
 
 
 @keras.saving.register_keras_serializable("keras_vpgc")
@@ -56,6 +59,9 @@ class Upsample(keras.layers.Layer):
 
     Args:
         filters: Number of output channels, or `None` to keep the input's.
+        shortcut: Add the input with its channels spread over the four pixels of each cell (each
+            channel repeated to make up the number): a path without weights along which detail
+            reaches the image from the first step on.
         **kwargs: Keras layer arguments.
 
     Call arguments:
@@ -69,26 +75,45 @@ class Upsample(keras.layers.Layer):
     ```python
     Upsample()(keras.random.normal((1, 16, 16, 64)))  # (1, 32, 32, 64)
     ```
+
+    References:
+        The shortcut: Chen et al., "Deep Compression Autoencoder for Efficient High-Resolution
+        Diffusion Models", ICLR 2025, Sec. 3.2.
     """
 
-    def __init__(self, filters=None, **kwargs):
+    def __init__(self, filters=None, shortcut=False, **kwargs):
         super().__init__(**kwargs)
         self.filters = None if filters is None else int(filters)
+        self.shortcut = bool(shortcut)
 
     def build(self, input_shape):
         batch, h, w, channels = input_shape
+        filters = self.filters or channels
+        if self.shortcut and 4 * filters % channels:
+            raise VPGCError(
+                f"A shortcut cannot spread {channels} channels over four pixels of {filters}: "
+                "choose filters of which four are a multiple of the input's channels."
+            )
         self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest", name="enlarge")
         self.conv = keras.layers.Conv2D(
-            self.filters or channels, 3, padding="same", dtype=self.dtype_policy, name="conv"
+            filters, 3, padding="same", dtype=self.dtype_policy, name="conv"
         )
         self.conv.build((batch, None, None, channels))
 
     def call(self, inputs):
-        return self.conv(self.enlarge(inputs))
+        outputs = self.conv(self.enlarge(inputs))
+        if not self.shortcut:
+            return outputs
+        _, h, w, channels = inputs.shape
+        filters = outputs.shape[-1]
+        spread = ops.repeat(inputs, 4 * filters // channels, axis=-1)
+        spread = ops.reshape(spread, (-1, h, w, 2, 2, filters))
+        spread = ops.transpose(spread, (0, 1, 3, 2, 4, 5))
+        return outputs + ops.reshape(spread, (-1, 2 * h, 2 * w, filters))
 
     def compute_output_shape(self, input_shape):
         batch, h, w, channels = input_shape
         return (batch, 2 * h, 2 * w, self.filters or channels)
 
     def get_config(self):
-        return {**super().get_config(), "filters": self.filters}
+        return {**super().get_config(), "filters": self.filters, "shortcut": self.shortcut}

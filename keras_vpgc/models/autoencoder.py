@@ -9,12 +9,13 @@ from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import presets
 
 
-def grid_of(image_size: int, multipliers) -> int:
+def grid_of(image_size: int, multipliers, stride: int = 1) -> int:
     """Cells along one side of the feature map: the image halved once between two levels.
 
     Args:
         image_size: Height and width of the image in pixels.
         multipliers: Channel multipliers, one a level.
+        stride: Stride of the first convolution.
 
     Returns:
         The number of cells.
@@ -28,11 +29,12 @@ def grid_of(image_size: int, multipliers) -> int:
     grid_of(512, (1, 1, 2, 2, 4, 8))  # 16
     ```
     """
-    factor = 2 ** (len(multipliers) - 1)
+    factor = stride * 2 ** (len(multipliers) - 1)
     if image_size % factor or image_size < factor:
+        first = f"divided by {stride} and " if stride > 1 else ""
         raise VPGCError(
-            f"An image of {image_size} pixels cannot be halved {len(multipliers) - 1} times: "
-            f"choose an image_size that is a multiple of {factor}, or fewer multipliers."
+            f"An image of {image_size} pixels cannot be {first}halved {len(multipliers) - 1} "
+            f"times: choose an image_size that is a multiple of {factor}, or fewer multipliers."
         )
     return image_size // factor
 
@@ -58,17 +60,22 @@ def build_encoder(
     attention_sizes,
     dtype,
     name="encoder",
+    stride=1,
+    shortcut=False,
 ):
     """The convolutional encoder, image `(b, s, s, channels)` -> features `(b, h, h, latent_dim)`.
+
+    `stride`: the first convolution's (its kernel grows with it). `shortcut`: add one convolution
+    from the image straight to the features, over a cell and half a cell around it.
 
     A functional model; every layer's name begins with `name`, so that variable paths tell the
     parts of a larger model apart.
     """
     options = {"dtype": dtype}
     inputs = keras.Input((image_size, image_size, channels), name=f"{name}_input", dtype="float32")
-    x = keras.layers.Conv2D(base_channels, 3, padding="same", name=f"{name}_first", **options)(
-        inputs
-    )
+    x = keras.layers.Conv2D(
+        base_channels, 3 * stride, stride, padding="same", name=f"{name}_first", **options
+    )(inputs)
     for level, multiplier in enumerate(multipliers):
         for block in range(num_blocks):
             x = layers.ResidualBlock(
@@ -84,6 +91,12 @@ def build_encoder(
     x = layers.GroupNormalization(norm_groups, name=f"{name}_norm", **options)(x)
     x = keras.layers.Activation("silu", name=f"{name}_silu", **options)(x)
     x = keras.layers.Conv2D(latent_dim, 3, padding="same", name=f"{name}_last", **options)(x)
+    if shortcut:
+        cell = image_size // grid_of(image_size, multipliers, stride)
+        straight = keras.layers.Conv2D(
+            latent_dim, 2 * cell, cell, padding="same", name=f"{name}_shortcut", **options
+        )(inputs)
+        x = keras.layers.Add(name=f"{name}_sum", **options)([x, straight])
     return keras.Model(inputs, x, name=name)
 
 
@@ -97,6 +110,7 @@ def build_decoder(
     attention_sizes,
     dtype,
     name="decoder",
+    shortcut=False,
 ):
     """The encoder's mirror, features `(b, h, h, latent_dim)` -> image `(b, s, s, 3)` in float32."""
     options = {"dtype": dtype}
@@ -118,7 +132,7 @@ def build_decoder(
                     norm_groups, name=f"{name}_{level}_{block}_attention", **options
                 )(x)
         if level:
-            x = layers.Upsample(name=f"{name}_{level}_up", **options)(x)
+            x = layers.Upsample(shortcut=shortcut, name=f"{name}_{level}_up", **options)(x)
     x = layers.GroupNormalization(norm_groups, name=f"{name}_norm", **options)(x)
     x = keras.layers.Activation("silu", name=f"{name}_silu", **options)(x)
     x = keras.layers.Conv2D(3, 3, padding="same", name=f"{name}_last", dtype="float32")(x)
@@ -206,6 +220,9 @@ class PortraitAutoencoder(PresetModel):
         latent_dim: `d`, depth of the features Z.
         norm_groups: Groups of the group normalisation.
         attention_sizes: Feature-map sizes at which the residual blocks are followed by attention.
+        shortcuts: Give detail a short way: one convolution from the image to the features, and
+            `Upsample`'s shortcut. Without them the first thousand steps go into it (measured in
+            `docs/results.md`); the paper has none.
         codebook: `"grid"` or `"vanilla"`.
         codes_per_cell: `K_c`.
         code_dim: `d_c`; must divide `latent_dim`.
@@ -251,6 +268,7 @@ class PortraitAutoencoder(PresetModel):
         latent_dim=256,
         norm_groups=32,
         attention_sizes=(16,),
+        shortcuts=False,
         codebook="grid",
         codes_per_cell=256,
         code_dim=4,
@@ -274,8 +292,8 @@ class PortraitAutoencoder(PresetModel):
         check_groups(base_channels, multipliers, norm_groups)
         grid = grid_of(image_size, multipliers)
         shared = (base_channels, multipliers, num_blocks, latent_dim, norm_groups, attention_sizes)
-        encoder = build_encoder(image_size, 3, *shared, policy)
-        decoder = build_decoder(grid, *shared, policy)
+        encoder = build_encoder(image_size, 3, *shared, policy, shortcut=shortcuts)
+        decoder = build_decoder(grid, *shared, policy, shortcut=shortcuts)
         codebook_layer, soft_index = build_quantizer(
             codebook,
             grid,

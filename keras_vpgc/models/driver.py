@@ -65,6 +65,8 @@ class PortraitDriver(PresetModel):
         context: Number of neighbouring frames, the heatmaps' channels.
         driver_base_channels: Channels of the encoder's first level.
         driver_multipliers: Channel multiplier of each level.
+        driver_stride: Stride of the encoder's first convolution, whose kernel is three times as
+            wide; 2 leaves out the level of full resolution, where most of the time goes.
         num_blocks: Residual blocks of a level.
         latent_dim: `d`, depth of the features.
         norm_groups: Groups of the group normalisation.
@@ -108,6 +110,7 @@ class PortraitDriver(PresetModel):
         context=7,
         driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
+        driver_stride=1,
         num_blocks=2,
         latent_dim=256,
         norm_groups=32,
@@ -131,7 +134,7 @@ class PortraitDriver(PresetModel):
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype
         policy = dtype or keras.config.dtype_policy()
         check_groups(driver_base_channels, driver_multipliers, norm_groups)
-        grid = grid_of(image_size, driver_multipliers)
+        grid = grid_of(image_size, driver_multipliers, driver_stride)
         encoder = build_encoder(
             image_size,
             context,
@@ -143,6 +146,7 @@ class PortraitDriver(PresetModel):
             attention_sizes,
             policy,
             name="driver_encoder",
+            stride=driver_stride,
         )
         codes_shape = (grid, grid, codes_per_cell, code_dim)
         head = build_head(

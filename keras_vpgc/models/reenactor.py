@@ -25,9 +25,9 @@ class PortraitReenactor(PresetModel):
     Args:
         image_size: Height and width of the image, in pixels.
         context: Number of neighbouring frames that the driver sees.
-        base_channels, multipliers, driver_base_channels, driver_multipliers, num_blocks,
-            latent_dim, norm_groups, attention_sizes: See `PortraitAutoencoder` and
-            `PortraitDriver`.
+        base_channels, multipliers, driver_base_channels, driver_multipliers, driver_stride,
+            num_blocks, latent_dim, norm_groups, attention_sizes, shortcuts: See
+            `PortraitAutoencoder` and `PortraitDriver`.
         codebook, codes_per_cell, code_dim, code_scale, window_size, mode, temperature,
             implementation, num_codes: See `PortraitAutoencoder`.
         texture_prior, global_context, mlp_depth, transformer_blocks, transformer_heads,
@@ -65,10 +65,12 @@ class PortraitReenactor(PresetModel):
         multipliers=(1, 1, 2, 2, 4, 8),
         driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
+        driver_stride=1,
         num_blocks=2,
         latent_dim=256,
         norm_groups=32,
         attention_sizes=(16,),
+        shortcuts=False,
         codebook="grid",
         codes_per_cell=256,
         code_dim=4,
@@ -117,6 +119,7 @@ class PortraitReenactor(PresetModel):
             driver_multipliers,
             *blocks,
             name="driver_encoder",
+            stride=driver_stride,
         )
         head = build_head(
             grid,
@@ -143,7 +146,7 @@ class PortraitReenactor(PresetModel):
             num_codes,
             policy,
         )
-        decoder = build_decoder(grid, base_channels, multipliers, *blocks)
+        decoder = build_decoder(grid, base_channels, multipliers, *blocks, shortcut=shortcuts)
 
         landmarks = keras.Input((context, heatmap.num_points, 2), name="landmarks", dtype="float32")
         features = encoder(heatmap(landmarks))
@@ -210,5 +213,6 @@ def _check_pair(autoencoder, driver):
         ]
         raise VPGCError(
             f"The autoencoder has {sizes[0]} but the driver {sizes[1]}: give both one image_size "
-            "and latent_dim, and multipliers and driver_multipliers of one length."
+            "and latent_dim, and multipliers and driver_multipliers (with driver_stride) that make "
+            "the image equally small."
         )

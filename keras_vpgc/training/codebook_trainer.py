@@ -34,6 +34,9 @@ class CodebookTrainer(keras.Model):
     Call arguments:
         images: `(batch, s, s, 3)`, float in [-1, 1] or uint8.
 
+    `fit`'s `y`, if given, weighs the pixels of L1: float `(batch, s, s, 1)` with mean 1, see
+    `keras_vpgc.data.dataset.weigh_regions`.
+
     Output shape:
         The reconstruction, float32 in [-1, 1].
 
@@ -140,7 +143,7 @@ class CodebookTrainer(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`; `x` is images alone, uint8 or float in [-1, 1]."""
+        """As `keras.Model.fit`; `x` is images, uint8 or float in [-1, 1], `y` their weights."""
         callbacks = list(callbacks or [])
         if self.discriminator is not None:
             callbacks.append(_AdversarialStart())
@@ -153,7 +156,7 @@ class CodebookTrainer(keras.Model):
         return backend.test_step(self, self._test, *args)
 
     def _train(self, data):
-        images = self._images(data)
+        images, weights = self._unpack(data)
         codebook = self.autoencoder.codebook.trainable_variables
         chosen = {id(v) for v in codebook}
         network = [v for v in self.autoencoder.trainable_variables if id(v) not in chosen]
@@ -169,7 +172,7 @@ class CodebookTrainer(keras.Model):
         last_input = ops.stop_gradient(last_input)
 
         rec, parts, (grad,) = backend.value_and_grad(
-            lambda y: self._reconstruction_loss(images, y), [fakes]
+            lambda y: self._reconstruction_loss(images, y, weights), [fakes]
         )
         logs = {**parts, "vq": vq, "loss": rec + vq}
         if self._adversarial_on:
@@ -208,10 +211,10 @@ class CodebookTrainer(keras.Model):
         return self._track(logs, ops.shape(images)[0])
 
     def _test(self, data):
-        images = self._images(data)
+        images, weights = self._unpack(data)
         fakes = self.autoencoder(images, training=False)
         vq = sum(self.autoencoder.losses, ops.zeros(()))
-        rec, parts = self._reconstruction_loss(images, fakes)
+        rec, parts = self._reconstruction_loss(images, fakes, weights)
         return self._track({**parts, "vq": vq, "loss": rec + vq}, ops.shape(images)[0])
 
     def _reconstruct(self, images):
@@ -223,9 +226,9 @@ class CodebookTrainer(keras.Model):
             quantized = model.soft_index([features, model.codebook(features)])
         return self._decode(model.commitment([features, quantized]), training=True)
 
-    def _reconstruction_loss(self, images, fakes):
-        error = images - fakes
-        l1 = ops.mean(ops.abs(error))
+    def _reconstruction_loss(self, images, fakes, weights):
+        error = ops.abs(images - fakes)
+        l1 = ops.mean(error if weights is None else weights * error)
         total = self.l1_weight * l1
         squared = ops.mean(ops.square(ops.clip(fakes, -1.0, 1.0) - images), axis=(1, 2, 3))
         parts = {"l1": l1, "psnr": ops.mean(-10.0 * ops.log10(ops.maximum(squared, 1e-12) / 4.0))}
@@ -246,9 +249,9 @@ class CodebookTrainer(keras.Model):
         ratio = norm(grad) / (norm(adv_grad) + 1e-4)
         return self.adversarial_weight * ops.clip(ratio, 0.0, 1e4)
 
-    def _images(self, data):
-        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return to_model_range(images)
+    def _unpack(self, data):
+        images, weights, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return to_model_range(images), None if weights is None else ops.cast(weights, "float32")
 
     def _track(self, logs, batch):
         for name, value in logs.items():

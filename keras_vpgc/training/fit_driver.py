@@ -4,7 +4,12 @@ import keras
 import numpy as np
 
 from keras_vpgc import backend
-from keras_vpgc.data.dataset import DriverBatches, context_indices, stack_context
+from keras_vpgc.data.dataset import (
+    DriverBatches,
+    DriverImageBatches,
+    context_indices,
+    stack_context,
+)
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.layers import LandmarkHeatmap
 from keras_vpgc.training.codebook_trainer import adam
@@ -80,10 +85,12 @@ def fit_driver(
     batch_size=8,
     learning_rate=2e-4,
     feature_weight=10.0,
+    scale_jitter=0.0,
     steps_per_epoch=100,
     seed=0,
     callbacks=(),
     verbose="auto",
+    heatmaps=None,
 ):
     """Compile and fit a driver: `L_feat = feature_weight * |F_hat_t - Z|_1` (Eq. 8).
 
@@ -100,10 +107,12 @@ def fit_driver(
         batch_size: Frames a step.
         learning_rate: A rate or a schedule.
         feature_weight: lambda of Eq. 8.
+        scale_jitter: See `DriverBatches`.
         steps_per_epoch: Steps between two validations.
         seed: Seed of the order.
         callbacks: Keras callbacks.
         verbose: As in `fit`.
+        heatmaps: `draw` of the landmarks, where it has been done already.
 
     Returns:
         The `keras.callbacks.History`.
@@ -114,11 +123,18 @@ def fit_driver(
     if len(features) != len(indices):
         raise VPGCError(f"There are {len(features)} features for {len(indices)} frames.")
     context = driver.input_shape[-1]
-    heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width, contours=landmark_set)
+    if heatmaps is None:
+        heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width, contours=landmark_set)
     neighbours = context_indices(len(landmarks), context, mode)
     steps_per_epoch = min(steps, steps_per_epoch)
     batches = DriverBatches(
-        heatmaps, neighbours[indices], features, batch_size, steps_per_epoch, seed
+        heatmaps,
+        neighbours[indices],
+        features,
+        batch_size,
+        steps_per_epoch,
+        seed,
+        scale_jitter=scale_jitter,
     )
     if validation is not None and len(validation[1]):
         validation = (
@@ -142,3 +158,98 @@ def fit_driver(
         callbacks=list(callbacks),
         verbose=verbose,
     )
+
+
+def fit_driver_on_images(
+    driver,
+    autoencoder,
+    landmarks,
+    images,
+    features,
+    indices,
+    *,
+    mode="centered",
+    line_width=None,
+    landmark_set="ibug-68",
+    steps=1000,
+    batch_size=4,
+    learning_rate=1e-4,
+    feature_weight=10.0,
+    image_weight=30.0,
+    region_weights=None,
+    scale_jitter=0.0,
+    steps_per_epoch=100,
+    seed=0,
+    callbacks=(),
+    verbose="auto",
+    heatmaps=None,
+):
+    """Train a driver further on what is seen: through the frozen codebook and decoder.
+
+    `L = feature_weight * |F_hat_t - Z|_1 + image_weight * |w (I_hat - I)|_1`, `w` heavier on face,
+    eyes and mouth. Eq. 8 alone spends its effort on all features alike; this term spends it on
+    those that show.
+
+    Args:
+        driver: A `PortraitDriver`, trained by `fit_driver`.
+        autoencoder: The `PortraitAutoencoder` of its features; not changed.
+        landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
+        images: uint8 `(m, s, s, 3)`, the training frames.
+        features: Float `(m, h, w, d)`, `encode` of them.
+        indices: Int `(m,)`, their numbers.
+        mode, line_width, landmark_set, steps, batch_size, learning_rate, feature_weight,
+            scale_jitter, steps_per_epoch, seed, callbacks, verbose, heatmaps: See `fit_driver`.
+        image_weight: Weight of the image term.
+        region_weights: See `keras_vpgc.data.dataset.weigh_regions`.
+
+    Returns:
+        The `keras.callbacks.History`.
+
+    Raises:
+        VPGCError: if images, features and indices do not belong together.
+    """
+    if not len(features) == len(indices) == len(images):
+        raise VPGCError(
+            f"There are {len(images)} images and {len(features)} features for {len(indices)} "
+            "frames."
+        )
+    landmarks = np.asarray(landmarks)
+    if heatmaps is None:
+        heatmaps = draw(landmarks, driver.image_size, line_width, contours=landmark_set)
+    neighbours = context_indices(len(landmarks), driver.input_shape[-1], mode)
+    steps_per_epoch = min(steps, steps_per_epoch)
+    batches = DriverImageBatches(
+        heatmaps,
+        neighbours[indices],
+        features,
+        batch_size,
+        steps_per_epoch,
+        seed,
+        scale_jitter=scale_jitter,
+        images=images,
+        landmarks=landmarks[indices],
+        region_weights=region_weights,
+    )
+    predicted = driver.outputs[0]
+    quantized = (driver.codebook or autoencoder.codebook)(predicted)
+    if autoencoder.soft_index is None:
+        quantized = autoencoder.commitment([predicted, quantized])
+    else:
+        quantized = autoencoder.soft_index([predicted, quantized])
+    autoencoder.trainable = False
+    try:
+        model = keras.Model(driver.inputs, [predicted, autoencoder.decoder(quantized)])
+        model.compile(
+            adam(learning_rate),
+            loss=["mae", "mae"],
+            loss_weights=[feature_weight, image_weight],
+            jit_compile=backend.jit_by_default(),
+        )
+        return model.fit(
+            batches,
+            epochs=-(-steps // steps_per_epoch),
+            callbacks=list(callbacks),
+            verbose=verbose,
+        )
+    finally:
+        autoencoder.trainable = True

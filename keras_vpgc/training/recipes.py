@@ -26,7 +26,7 @@ from keras_vpgc.models import (
 )
 from keras_vpgc.training.callbacks import TimeLimit
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
-from keras_vpgc.training.fit_driver import encode, fit_driver
+from keras_vpgc.training.fit_driver import draw, encode, fit_driver, fit_driver_on_images
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION, __version__
 
 RUN_SCHEMA_VERSION = 1
@@ -136,7 +136,15 @@ def train_puppet(
         autoencoder = keras.saving.load_model(file, compile=False)
     else:
         _fit_codebook(
-            autoencoder, images, validation_images, config, run, augmentation, perceptual, verbose
+            autoencoder,
+            images,
+            portrait.landmarks[train],
+            validation_images,
+            config,
+            run,
+            augmentation,
+            perceptual,
+            verbose,
         )
         _save(autoencoder, file)
 
@@ -242,7 +250,15 @@ def _callbacks(run, name, recipe):
 
 
 def _fit_codebook(
-    autoencoder, images, validation_images, config, run, augmentation, perceptual, verbose
+    autoencoder,
+    images,
+    landmarks,
+    validation_images,
+    config,
+    run,
+    augmentation,
+    perceptual,
+    verbose,
 ):
     recipe = config.recipe
     discriminator = None
@@ -265,7 +281,15 @@ def _fit_codebook(
         discriminator_rate=recipe.discriminator_rate,
     )
     epoch = _epoch(recipe.steps)
-    batches = FrameBatches(images, recipe.batch_size, epoch, config.seed, augmentation)
+    batches = FrameBatches(
+        images,
+        recipe.batch_size,
+        epoch,
+        config.seed,
+        augmentation,
+        landmarks=landmarks if recipe.region_weights else None,
+        region_weights=recipe.region_weights,
+    )
     if verbose:
         print(f"Stage 1, the codebook: {recipe.steps} steps of {recipe.batch_size} frames.")
     trainer.fit(
@@ -285,23 +309,51 @@ def _fit_stage_2(autoencoder, driver, portrait, training, validation, config, ru
     (images, train), (validation_images, validation_indices) = training, validation
     if verbose:
         print(f"Stage 2, the driver: {recipe.driver_steps} steps of {recipe.driver_batch_size}.")
+    points = fill(portrait.points, portrait.valid)
+    landmarks = landmark_sets.landmarks(points, _landmark_set(config))
+    features = encode(autoencoder, images)
+    line_width = config.network.get("line_width")
+    shared = {
+        "heatmaps": draw(landmarks, driver.image_size, line_width, contours=_landmark_set(config)),
+        "mode": recipe.context_mode,
+        "line_width": line_width,
+        "landmark_set": _landmark_set(config),
+        "batch_size": recipe.driver_batch_size,
+        "feature_weight": recipe.feature_weight,
+        "scale_jitter": recipe.scale_jitter,
+        "seed": config.seed,
+        "verbose": verbose,
+    }
     fit_driver(
         driver,
-        landmark_sets.landmarks(fill(portrait.points, portrait.valid), _landmark_set(config)),
-        encode(autoencoder, images),
+        landmarks,
+        features,
         train,
         (encode(autoencoder, validation_images), validation_indices),
-        mode=recipe.context_mode,
-        line_width=config.network.get("line_width"),
-        landmark_set=_landmark_set(config),
         steps=recipe.driver_steps,
-        batch_size=recipe.driver_batch_size,
         learning_rate=_rate(recipe.driver_learning_rate, recipe.driver_steps, recipe),
-        feature_weight=recipe.feature_weight,
         steps_per_epoch=_epoch(recipe.driver_steps),
-        seed=config.seed,
         callbacks=_callbacks(run, "driver", recipe),
-        verbose=verbose,
+        **shared,
+    )
+    if not recipe.driver_image_steps:
+        return
+    if verbose:
+        print(f"Stage 2, on images: {recipe.driver_image_steps} steps.")
+    fit_driver_on_images(
+        driver,
+        autoencoder,
+        landmarks,
+        images,
+        features,
+        train,
+        steps=recipe.driver_image_steps,
+        learning_rate=_rate(recipe.driver_learning_rate / 2, recipe.driver_image_steps, recipe),
+        image_weight=recipe.driver_image_weight,
+        region_weights=recipe.region_weights or {},
+        steps_per_epoch=_epoch(recipe.driver_image_steps),
+        callbacks=_callbacks(run, "driver_on_images", recipe),
+        **shared,
     )
 
 

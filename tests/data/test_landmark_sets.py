@@ -71,7 +71,7 @@ def test_irises_lie_in_real_eyes(test_data):
     """Each iris is in its own eye and about as wide as a third to a half of it."""
     from keras_vpgc.data.prepare import track_clip
 
-    track = track_clip(test_data / "talking_man_604.mp4", stop=3, progress=False)
+    track = track_clip(test_data / "talking_man_604.mp4", end=0.12, progress=False)
     for face in landmarks(track.points, "ibug-68-iris"):
         for first, centre in ((36, 68), (42, 73)):
             eye, rim = face[first : first + 6], face[centre + 1 : centre + 5]
