@@ -126,13 +126,13 @@ portrait = prepare(sys.argv[1], sys.argv[2], size=int(sys.argv[3]), workers=int(
 wall = time.perf_counter() - wall
 own, crew = (resource.getrusage(x) for x in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 cpu = sum(x.ru_utime + x.ru_stime for x in (own, crew))
-print(len(portrait), wall, cpu, own.ru_maxrss / 1024, crew.ru_maxrss / 1024)
+print(len(portrait), wall, cpu, own.ru_maxrss / 1024)
 """
 
 
 def prepare(paths, size, workers):
     """A table of the speed and memory of `prepare`; CPU time includes starting the processes."""
-    print("| file | workers | frames | frames/s | CPU ms/frame | peak MiB, parent, a worker |")
+    print("| file | workers | frames | frames/s | CPU ms/frame | peak MiB without the workers |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
@@ -144,10 +144,10 @@ def prepare(paths, size, workers):
                     capture_output=True,
                     text=True,
                 )
-                frames, wall, cpu, own, crew = map(float, done.stdout.split())
+                frames, wall, cpu, peak = map(float, done.stdout.split())
                 print(
                     f"| {path.name} | {count} | {frames:.0f} | {frames / wall:.1f} | "
-                    f"{1000 * cpu / frames:.1f} | {own:.0f}, {crew:.0f} |"
+                    f"{1000 * cpu / frames:.1f} | {peak:.0f} |"
                 )
 
 

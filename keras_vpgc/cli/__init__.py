@@ -22,9 +22,10 @@ def main():
     except VPGCError as error:
         print(f"vpgc: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("vpgc: stopped; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's word for a KeyboardInterrupt
+            print("vpgc: stopped; the same command goes on from here.", file=sys.stderr)
+        raise
     except OSError as error:
         if error.errno is None:
             raise

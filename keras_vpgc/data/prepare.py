@@ -458,7 +458,7 @@ def _plan(source, info, faces, settings, crop):
         },
         "jitter": facts["jitter"],
     }
-    report["notes"] = _notes(report, settings, crop, size)
+    report["notes"] = _notes(report, settings, crop, size, _announced_seconds(source))
     portrait_info = {
         "schema_version": SCHEMA_VERSION,
         "source": settings["source"],
@@ -490,14 +490,27 @@ def _split_seen(seen, rate, test_frames):
     }
 
 
-def _notes(report, settings, crop, size):
+def _announced_seconds(source) -> float:
+    """How long the picture is by the file's own head, 0 if that does not say."""
+    import av
+
+    with av.open(os.path.abspath(source), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        return (container.duration or 0) / 1e6
+
+
+def _notes(report, settings, crop, size, announced):
     """What the user should know, in sentences."""
     notes, frames = [], report["frames"]
     wanted = settings["range"][1] - settings["range"][0]
-    if frames["tracked"] < wanted:
+    seconds = report["source"]["seconds"]
+    # A sound track may well last a little longer.
+    if frames["tracked"] < wanted or announced > 1.1 * seconds + 2:
         notes.append(
-            f"Only {frames['tracked']} of {wanted} frames can be decoded: the file was cut off; "
-            "copy it again if there is more."
+            f"The file was cut off: it announces {cutting.clock(max(announced, seconds))}, and "
+            f"{frames['tracked']} frames can be decoded; copy it again if there should be more."
         )
     if len(report["shots"]) > 1:
         notes.append(f"The clip has {len(report['shots'])} shots; one was used.")

@@ -27,12 +27,24 @@ def noise_of(points) -> np.ndarray:
     Returns:
         Float `(p,)`: standard deviation of x and of y, in the points' unit.
     """
-    second = np.linalg.norm(np.diff(points[..., :2].astype("float64"), 2, axis=0), axis=-1)
-    second = second[np.isfinite(second).all(axis=1)]
-    if not len(second):
-        return np.zeros(points.shape[1])
+    noise = np.zeros(points.shape[1])
+    for block in _blocks(points):
+        second = _second_difference(points[:, block])
+        second = second[np.isfinite(second).all(axis=1)]
+        if len(second):
+            noise[block] = np.percentile(second, 25, axis=0)
     # Length of a normal vector in the plane: the quartile of Rayleigh's distribution.
-    return np.percentile(second, 25, axis=0) / math.sqrt(6 * -2 * math.log(0.75))
+    return noise / math.sqrt(6 * -2 * math.log(0.75))
+
+
+def _blocks(points):
+    """Some points at a time, so that no copies of a long track are held."""
+    return [slice(first, first + 64) for first in range(0, points.shape[1], 64)]
+
+
+def _second_difference(points):
+    """Lengths `(n - 2, p)` in the picture."""
+    return np.linalg.norm(np.diff(points[..., :2].astype("float64"), 2, axis=0), axis=-1)
 
 
 def smooth(points, valid, times) -> np.ndarray:
@@ -61,8 +73,15 @@ def smooth(points, valid, times) -> np.ndarray:
     References:
         Tomasi and Manduchi, "Bilateral filtering for gray and color images", ICCV 1998.
     """
-    times = np.asarray(times, "float64")
-    points = np.where(np.asarray(valid)[:, None, None], points, np.nan).astype("float32")
+    times, valid = np.asarray(times, "float64"), np.asarray(valid)
+    result = np.full(points.shape, np.nan, "float32")
+    for block in _blocks(points):
+        known = np.where(valid[:, None, None], points[:, block], np.nan).astype("float32")
+        result[:, block] = _smooth(known, valid, times)
+    return result
+
+
+def _smooth(points, valid, times):
     count = len(points)
     spread = np.maximum(RANGE * noise_of(points), 1e-9).astype("float32")
     step = float(np.median(np.diff(times))) if count > 1 else 1.0
@@ -198,8 +217,8 @@ def jitter(points, still, height: float) -> float | None:
     inner = still[:-2] & still[1:-1] & still[2:]
     if not inner.any():
         return None
-    second = np.diff(points[..., :2].astype("float64"), 2, axis=0)[inner]
-    return float(1000 * np.linalg.norm(second, axis=-1).mean() / height)
+    total = sum(_second_difference(points[:, block])[inner].sum() for block in _blocks(points))
+    return float(1000 * total / (inner.sum() * points.shape[1] * height))
 
 
 def fill_gaps(track, times, longest: float):

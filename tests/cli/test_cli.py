@@ -65,6 +65,32 @@ def test_demo_on_an_own_video(vpgc, clip, tmp_path):
     assert (tmp_path / "d" / "run" / "evaluation" / "driven.mp4").exists()
 
 
+def test_what_was_found_is_said(vpgc, clip, tmp_path):
+    target = tmp_path / "p"
+    code, out, _ = vpgc(
+        "prepare", clip, "-o", target, "--size", 32, "--start", "0:00.4", "--end", "2.2",
+        "--rate", 50, "--workers", 1, "--person", 1,
+    )  # fmt: skip
+    assert code == 0
+    assert "90 frames of 32x32 at 50 a second" in out and "landmarks.png" in out
+    assert "0 without a face, 0 interpolated" in out and "Jitter" in out
+    assert "repeat the one before and are not trained on" in out
+    refused(vpgc("prepare", clip, "-o", tmp_path / "q", "--start", "1:75"), "H:M:S", "'1:75'")
+    code, _, error = vpgc("prepare", clip, "-o", tmp_path / "q", "--person", 2)
+    assert code == 1 and "no person 2; found: 1 (0:00-0:02, 75 frames" in error.splitlines()[-1]
+
+
+def test_stopped_by_the_user(vpgc, clip, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_vpgc.data.tracking.track_faces", stop)
+    code, _, error = vpgc("prepare", clip, "-o", tmp_path / "p")
+    assert (code, error.strip().splitlines()[-1]) == (
+        130, "vpgc: stopped; the same command goes on from here.",
+    )  # fmt: skip
+
+
 def test_help_and_version(vpgc):
     code, out, _ = vpgc("--version")
     assert (code, out.strip()) == (0, f"keras_vpgc {keras_vpgc.__version__}")

@@ -433,7 +433,7 @@ def test_file_that_was_cut_off_is_used_as_far_as_it_goes(clip, tmp_path):
     whole = (tmp_path / "v.mkv").read_bytes()
     (tmp_path / "v.mkv").write_bytes(whole[: int(0.7 * len(whole))])
     portrait = prepare(tmp_path / "v.mkv", tmp_path / "p", size=64, progress=False)
-    assert 30 <= len(portrait) < 75
+    assert 30 <= len(portrait) < 75 and np.isfinite(portrait.landmarks).all()
     (tmp_path / "v.mkv").write_bytes(whole[:300])
     with pytest.raises(VPGCError, match="v.mkv"):
         prepare(tmp_path / "v.mkv", tmp_path / "q", progress=False)
@@ -491,3 +491,12 @@ def test_real_footage(test_data, tmp_path):
     assert (face[:, 36:48, 1].mean(1) < face[:, 48:, 1].mean(1) - 0.1).all()
     assert (face[:, 36, 0] < face[:, 45, 0] - 0.1).all()
     assert 0 < face.min() and face.max() < 1
+
+
+def test_real_clip_that_was_cut_off(test_data, tmp_path):
+    """The head announces three minutes, the packets end after some seconds."""
+    data = (test_data / "franck.webm").read_bytes()
+    (tmp_path / "v.webm").write_bytes(data[: len(data) // 60])
+    portrait = prepare(tmp_path / "v.webm", tmp_path / "p", size=64, progress=False)
+    (note,) = portrait.info["report"]["notes"]
+    assert "cut off: it announces 3:19, and" in note and 30 < len(portrait) < 200
