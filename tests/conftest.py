@@ -54,6 +54,6 @@ def run(portrait, tmp_path_factory) -> Path:
     from keras_vpgc.training.recipes import train_puppet
 
     folder = tmp_path_factory.mktemp("run") / "r"
-    recipe = {"steps": 2, "driver_steps": 2}
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
     train_puppet(portrait, folder, "vpgc_tiny", recipe=recipe, verbose=0)
     return folder

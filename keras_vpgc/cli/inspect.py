@@ -14,9 +14,13 @@ def command(portrait: Annotated[Path, typer.Argument(help="A portrait folder.")]
     from keras_vpgc.data import Portrait
     from keras_vpgc.data.coverage import inspect
 
-    result = inspect(Portrait(portrait))
+    say(inspect(Portrait(portrait)))
+    typer.echo(f"Open {portrait / 'coverage.html'} in a browser.")
+
+
+def say(result: dict):
+    """Print the advice of a coverage report."""
     for item in result["advice"]:
         typer.echo(f"- {item['text']}")
     if not result["advice"]:
         typer.echo("Nothing is missing.")
-    typer.echo(f"Open {portrait / 'coverage.html'} in a browser.")

@@ -42,7 +42,9 @@ def command(
 
     Example: vpgc prepare me.mp4 -o data/me
     """
+    from keras_vpgc.cli.inspect import say
     from keras_vpgc.data import prepare
+    from keras_vpgc.data.coverage import inspect
     from keras_vpgc.data.shots import parse_time
 
     portrait = prepare(
@@ -75,4 +77,5 @@ def command(
         )
     for note in report["notes"]:
         typer.echo(note)
-    typer.echo(f"Look at {output / 'landmarks.png'}.")
+    say(inspect(portrait))
+    typer.echo(f"Look at {output / 'landmarks.png'} and {output / 'coverage.html'}.")

@@ -105,6 +105,7 @@ PRESETS: dict[str, dict] = {
             "num_blocks": 1,
             "multipliers": (1, 2, 2),
             "driver_multipliers": (1, 2, 2),
+            "shortcuts": True,
             "latent_dim": 32,
             "codes_per_cell": 16,
             "norm_groups": 4,
@@ -113,7 +114,9 @@ PRESETS: dict[str, dict] = {
         },
         "recipe": {
             "steps": 500,
-            "driver_steps": 400,
+            "driver_batch_size": 4,
+            "driver_steps": 1000,
+            "driver_image_steps": 500,
             "learning_rate": 2e-3,
             "driver_learning_rate": 1e-3,
             "adversarial": None,

@@ -232,9 +232,7 @@ def fit_driver_on_images(
     )
     predicted = driver.outputs[0]
     quantized = (driver.codebook or autoencoder.codebook)(predicted)
-    if autoencoder.soft_index is None:
-        quantized = autoencoder.commitment([predicted, quantized])
-    else:
+    if autoencoder.soft_index is not None:
         quantized = autoencoder.soft_index([predicted, quantized])
     autoencoder.trainable = False
     try:

@@ -44,6 +44,7 @@ def test_the_whole_way(vpgc, clip, tmp_path):
     code, out, _ = vpgc(
         "train", tmp_path / "p", "-o", tmp_path / "r", "--preset", "vpgc_tiny", "--steps", 2,
         "--driver-steps", 2, "--set", "learning_rate=1e-4", "--set", "codes_per_cell=8",
+        "--set", "driver_image_steps=2",
     )  # fmt: skip
     assert code == 0 and "puppet.keras is ready" in out
     config = json.loads((tmp_path / "r" / "run.json").read_text())["config"]

@@ -4,7 +4,7 @@ import pytest
 
 from keras_vpgc import VPGCError
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
-from keras_vpgc.data.dataset import augment
+from keras_vpgc.data.dataset import DriverImageBatches, augment, weigh_regions
 from keras_vpgc.data.portrait import fill
 
 
@@ -87,3 +87,68 @@ def test_frames_without_a_face_get_the_nearest_ones_values():
     values = np.array([9.0, 1.0, 9.0, 9.0, 9.0, 5.0, 9.0])
     valid = np.array([False, True, False, False, False, True, False])
     assert fill(values, valid).tolist() == [1, 1, 1, 1, 5, 5, 5]
+
+
+def face(x, y):
+    """68 points in one place, eyes a little above and the mouth below it."""
+    points = np.full((68, 2), [x, y])
+    points[0:17:16] += [[-0.2, 0], [0.2, 0]]
+    points[36:48] -= [0, 0.1]
+    points[48:68] += [0, 0.1]
+    return points
+
+
+def test_pixels_of_eyes_and_mouth_weigh_more():
+    weights = weigh_regions(np.stack([face(0.5, 0.5), face(0.2, 0.5)]), 40)
+    np.testing.assert_allclose(weights.mean(axis=(1, 2)), 1, rtol=1e-5)
+    first = weights[0] / weights[0, 0, 0]
+    assert first[16, 20] == pytest.approx(6) and first[24, 20] == pytest.approx(6)
+    assert first[20, 14] == pytest.approx(2) and first[30, 20] == pytest.approx(1)
+    assert np.argmax(weights[1].max(axis=0)) < 10
+    flat = weigh_regions(face(0.5, 0.5)[None], 40, {})
+    np.testing.assert_array_equal(flat, np.ones((1, 40, 40)))
+    with pytest.raises(VPGCError, match="no region 'nose'"):
+        weigh_regions(face(0.5, 0.5)[None], 40, {"nose": 2.0})
+
+
+def test_weights_go_with_their_images(rng):
+    landmarks = np.stack([face(x, 0.5) for x in (0.2, 0.5, 0.8)])
+    images = np.zeros((3, 40, 40, 3), "uint8")
+    images[:] = np.arange(3)[:, None, None, None]
+    x, weights = FrameBatches(images, 3, steps=1, landmarks=landmarks)[0]
+    assert weights.shape == (3, 40, 40, 1)
+    for image, weight in zip(x, weights, strict=True):
+        wanted = weigh_regions(landmarks[image[0, 0, :1]], 40)[0]
+        np.testing.assert_array_equal(weight[..., 0], wanted)
+
+
+def test_scale_jitter_enlarges_drawings_about_their_middle(rng):
+    heatmaps = np.zeros((4, 64, 64), "uint8")
+    heatmaps[:, 20:41, 10:31] = 255  # the middle of each is at (20, 30)
+    arguments = (heatmaps, context_indices(4, 3), np.zeros((4, 2, 2, 3)), 4)
+    x, _ = DriverBatches(*arguments, steps=2, scale_jitter=0.3)[0]
+    again, _ = DriverBatches(*arguments, steps=2, scale_jitter=0.3)[0]
+    other, _ = DriverBatches(*arguments, steps=2, scale_jitter=0.3)[1]
+    np.testing.assert_array_equal(x, again)
+    assert (x != other).any()
+    sizes = []
+    for example in x:
+        assert (example == example[..., :1]).all()  # all neighbours alike
+        rows, columns = (np.flatnonzero(example[..., 0].max(axis=a) > 0.5) for a in (1, 0))
+        assert abs(rows.mean() - 30) <= 0.5 and abs(columns.mean() - 20) <= 0.5
+        sizes.append(len(rows))
+        assert 21 * 0.7 - 1 <= len(rows) <= 21 * 1.3 + 1
+    assert len(set(sizes)) > 1
+
+
+def test_image_batches_hold_features_images_and_weights(rng):
+    images = rng.integers(0, 256, size=(3, 16, 16, 3), dtype="uint8")
+    batches = DriverImageBatches(
+        np.zeros((3, 16, 16), "uint8"), context_indices(3, 1), np.arange(3)[:, None, None, None],
+        3, 1, images=images, landmarks=np.stack([face(0.5, 0.5)] * 3), region_weights={"face": 3.0},
+    )  # fmt: skip
+    heatmaps, (features, targets), (ones, weights) = batches[0]
+    assert heatmaps.shape == (3, 16, 16, 1) and (ones == 1).all()
+    order = features.ravel().astype(int)
+    np.testing.assert_allclose(targets, images[order] / 127.5 - 1, atol=1e-6)
+    assert weights.shape == (3, 16, 16) and weights.max() / weights.min() == pytest.approx(3)

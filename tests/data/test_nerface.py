@@ -137,7 +137,7 @@ def test_chosen_crop(frames, tmp_path):
 def test_imported_portrait_trains(imported, tmp_path):
     from keras_vpgc.training.recipes import train_puppet
 
-    recipe = {"steps": 1, "driver_steps": 1}
+    recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 0}
     train_puppet(imported, tmp_path / "run", "vpgc_tiny", recipe=recipe, verbose=0)
     assert (tmp_path / "run" / "puppet.keras").exists()
 

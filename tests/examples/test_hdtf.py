@@ -81,7 +81,7 @@ def arguments(corpus, *more):
     return [
         *("--annotations", str(corpus / "HDTF_dataset"), "--videos", str(corpus / "mine")),
         *("-o", str(corpus / "out"), "--preset", "vpgc_tiny", "--size", "64", "--no-landmarks"),
-        *("--set", "steps=1", "driver_steps=1", "--only", *more),
+        *("--set", "steps=1", "driver_steps=1", "driver_image_steps=0", "--only", *more),
     ]
 
 

@@ -5,7 +5,7 @@ from examples.train import main
 
 @pytest.mark.once
 def test_example_trains_and_drives(clip, tmp_path, capsys):
-    recipe = {"steps": 2, "driver_steps": 2}
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 0}
     main(clip, tmp_path / "p", tmp_path / "r", recipe=recipe)
     out = capsys.readouterr().out
     assert "| driven |" in out and "15 frames of 64x64 pixels were driven" in out

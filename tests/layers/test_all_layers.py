@@ -26,7 +26,7 @@ CASES = {
     "TexturePrior": (layers.TexturePrior, {"units": 10}, [MAP, CODES]),
     "ToUint8": (layers.ToUint8, {}, MAP),
     "TransformerBlock": (layers.TransformerBlock, {"num_heads": 2, "mlp_units": 16}, (2, 9, 8)),
-    "Upsample": (layers.Upsample, {}, MAP),
+    "Upsample": (layers.Upsample, {"filters": 4, "shortcut": True}, MAP),
     "VectorQuantizer": (layers.VectorQuantizer, {"num_codes": 7}, MAP),
 }
 DTYPES = {"GridCodebook": "float32", "ToUint8": "uint8"}

@@ -138,3 +138,21 @@ def test_denormalization_turns_standard_scores_into_the_examples(rng, tmp_path):
     assert not layer.trainable_weights
     with pytest.raises(VPGCError, match="both must come from the same model"):
         layer.adapt(values[:, :1])
+
+
+def test_shortcut_of_upsampling_spreads_channels_over_pixels(rng):
+    """`out[2y+i, 2x+j, f] = in[y, x, 4 (2 i + j) + f]` of the repeated channels."""
+    x = rng.normal(size=(2, 3, 4, 8)).astype("float32")
+    plain, short = layers.Upsample(4), layers.Upsample(4, shortcut=True)
+    plain.build(x.shape), short.build(x.shape)
+    short.set_weights(plain.get_weights())
+    found = to_numpy(short(x)) - to_numpy(plain(x))
+    repeated = np.repeat(x, 2, axis=-1)  # 8 channels make 4 pixels of 4
+    wanted = np.zeros((2, 6, 8, 4), "float32")
+    for i in range(2):
+        for j in range(2):
+            first = 4 * (2 * i + j)
+            wanted[:, i::2, j::2] = repeated[..., first : first + 4]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(VPGCError, match="cannot spread 8 channels over four pixels of 3"):
+        layers.Upsample(3, shortcut=True)(x)

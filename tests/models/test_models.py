@@ -242,6 +242,39 @@ def test_a_patch_is_judged_without_what_is_far_from_it(rng):
     assert difference[:23, :23].max() == 0 and difference[26:, 26:].min() > 0
 
 
+def test_shortcut_carries_the_image_to_the_features(rng):
+    """With the deep way silenced the encoder is one convolution of the image."""
+    model = PortraitAutoencoder.from_preset("vpgc_tiny", shortcuts=True)
+    deep = model.encoder.get_layer("encoder_last")
+    deep.set_weights([np.zeros_like(w) for w in deep.get_weights()])
+    straight = model.encoder.get_layer("encoder_shortcut")
+    assert straight.kernel.shape == (8, 8, 3, 32)
+    x = images_of(rng, 1)
+    found = to_numpy(model.encoder(x))
+    # The cell (5, 7) lies at rows 20..23 and columns 28..31; the kernel sees 2 pixels more around.
+    patch = x[0, 18:26, 26:34]
+    wanted = np.einsum("ijc,ijcd->d", patch, to_numpy(straight.kernel)) + to_numpy(straight.bias)
+    np.testing.assert_allclose(found[0, 5, 7], wanted, atol=1e-5)
+
+
+def test_driver_may_begin_at_half_the_resolution(rng):
+    settings = {"driver_stride": 2, "driver_multipliers": (2, 2)}
+    driver = PortraitDriver.from_preset("vpgc_tiny", **settings)
+    assert driver.output_shape == (None, 16, 16, 32)
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", shortcuts=True)
+    driver.codebook.set_weights(autoencoder.codebook.get_weights())
+    reenactor = PortraitReenactor.from_models(autoencoder, driver)
+    x = landmarks_of(rng)
+    features = driver(layers.LandmarkHeatmap(64)(x))
+    quantized = autoencoder.soft_index([features, autoencoder.codebook(features)])
+    wanted = to_numpy(autoencoder.decoder(quantized))
+    np.testing.assert_allclose(to_numpy(reenactor(x)), wanted, atol=1e-5)
+    with pytest.raises(VPGCError, match="60 pixels cannot be divided by 8 and halved 1 times"):
+        PortraitDriver.from_preset(
+            "vpgc_tiny", image_size=60, driver_stride=8, driver_multipliers=(2, 2)
+        )
+
+
 BAD = [
     (dict(image_size=102), "102 pixels cannot be halved 2 times.*multiple of 4"),
     (dict(latent_dim=30), "depth of 30 cannot be split into codes of length 4"),

@@ -202,3 +202,17 @@ def test_mixed_precision_trains(images):
 def test_unknown_adversarial_loss():
     with pytest.raises(VPGCError, match="no adversarial loss 'wgan'"):
         build(adversarial="wgan")
+
+
+def test_weights_of_pixels_enter_l1(images, rng):
+    trainer = build(discriminator=False)
+    weights = rng.uniform(0.5, 4.0, size=(4, 64, 64, 1)).astype("float32")
+    logs = trainer.evaluate(images, weights, batch_size=4, verbose=0, return_dict=True)
+    x = images / 127.5 - 1.0
+    error = np.abs(to_numpy(trainer.autoencoder(x.astype("float32"))) - x)
+    assert logs["l1"] == pytest.approx((weights * error).mean(), rel=1e-4)
+    plain = trainer.evaluate(images, batch_size=4, verbose=0, return_dict=True)
+    assert plain["l1"] == pytest.approx(error.mean(), rel=1e-4)
+    before = values(trainer.autoencoder)
+    trainer.fit(images, weights, batch_size=4, verbose=0)
+    assert changed(before, values(trainer.autoencoder))

@@ -5,7 +5,7 @@ import pytest
 from keras_vpgc import VPGCError
 from keras_vpgc.layers import LandmarkHeatmap
 from keras_vpgc.models import PortraitAutoencoder, PortraitDriver
-from keras_vpgc.training import draw, encode, fit_driver
+from keras_vpgc.training import draw, encode, fit_driver, fit_driver_on_images
 from tests.layers.layer_case import to_numpy
 
 
@@ -76,3 +76,27 @@ def test_loss_is_eq_8(rng):
     wanted = 10 * np.abs(to_numpy(driver(heatmaps)) - features[:1]).mean()
     assert loss == pytest.approx(wanted, rel=1e-4)
     assert keras.backend.standardize_dtype(driver(heatmaps).dtype) == "float32"
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"codebook": "vanilla", "num_codes": 16}], ids=["grid", "vanilla"]
+)
+def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng):
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", **settings)
+    driver = PortraitDriver.from_preset("vpgc_tiny", texture_prior=not settings)
+    if driver.codebook is not None:
+        driver.codebook.set_weights(autoencoder.codebook.get_weights())
+    images = np.full((4, 64, 64, 3), 200, "uint8")
+    landmarks = rng.uniform(size=(4, 68, 2)).astype("float32")
+    features = encode(autoencoder, images)
+    before = [w.copy() for w in autoencoder.get_weights()]
+    history = fit_driver_on_images(
+        driver, autoencoder, landmarks, images, features, np.arange(4), steps=12,
+        steps_per_epoch=4, batch_size=2, learning_rate=1e-3, feature_weight=0.001, verbose=0,
+    ).history["loss"]  # fmt: skip
+    assert history[-1] < history[0]
+    for old, new in zip(before, autoencoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert autoencoder.trainable_variables and autoencoder.decoder.trainable
+    with pytest.raises(VPGCError, match="3 images and 4 features for 4 frames"):
+        fit_driver_on_images(driver, autoencoder, landmarks, images[:3], features, np.arange(4))

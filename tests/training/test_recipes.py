@@ -48,7 +48,7 @@ def test_run_folder_holds_what_the_design_says(run, portrait):
 
 def test_trained_run_is_not_trained_again(run, portrait):
     before = {x.name: x.stat().st_mtime_ns for x in run.iterdir()}
-    recipe = {"steps": 2, "driver_steps": 2}
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
     train_puppet(portrait, run, "vpgc_tiny", recipe=recipe, verbose=0)
     assert {x.name: x.stat().st_mtime_ns for x in run.iterdir()} == before
     with pytest.raises(VPGCError, match="other settings: choose another folder"):
@@ -59,7 +59,7 @@ def test_trained_run_is_not_trained_again(run, portrait):
 def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch):
     from keras_vpgc.training import recipes
 
-    recipe = {"steps": 1, "driver_steps": 1}
+    recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 1}
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
@@ -78,7 +78,13 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
 @pytest.mark.once
 def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
     settings = {"codebook": "vanilla", "num_codes": 32}
-    recipe = {"steps": 1, "driver_steps": 1, "adversarial": "lsgan", "adversarial_start": 0}
+    recipe = {
+        "steps": 1,
+        "driver_steps": 1,
+        "driver_image_steps": 1,
+        "adversarial": "lsgan",
+        "adversarial_start": 0,
+    }
     puppet = train_puppet(
         portrait, tmp_path / "r", "vpgc_tiny", network=settings, recipe=recipe, verbose=0
     )
@@ -101,7 +107,7 @@ def test_training_takes_an_augmentation(library, portrait, tmp_path):
         seen.append((np.asarray(images), np.asarray(keras.ops.convert_to_numpy(result))))
         return result
 
-    recipe = {"steps": 2, "driver_steps": 1}
+    recipe = {"steps": 2, "driver_steps": 1, "driver_image_steps": 0}
     train_puppet(
         portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, augmentation=augmentation, verbose=0
     )
@@ -180,7 +186,7 @@ def test_landmark_set_and_context_reach_the_puppet(
 ):
     run = tmp_path / "run"
     network = {"landmark_set": landmark_set, "context": context}
-    recipe = {"steps": 1, "driver_steps": 1, "context_mode": mode}
+    recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 0, "context_mode": mode}
     train_puppet(portrait, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     driver = keras.saving.load_model(run / "driver.keras")
     assert driver.input_shape == (None, 64, 64, context)
