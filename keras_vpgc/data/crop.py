@@ -55,6 +55,12 @@ def check(crop: Crop, width: int, height: int) -> Crop:
     return crop
 
 
+def holds(crop: Crop, point) -> bool:
+    """Does a point `(x, y)` in source pixels lie in the crop?"""
+    x, y = point[0] - crop.x, point[1] - crop.y
+    return bool(0 <= x <= crop.size and 0 <= y <= crop.size)
+
+
 def choose_crop(points, valid, width: int, height: int) -> Crop:
     """A fixed crop that holds head, hair and shoulders in all frames.
 

@@ -375,7 +375,16 @@ def _plan(source, info, faces, settings, crop):
     shots = cutting.find_shots(faces.cut)
     persons = cutting.find_persons(faces, shots, times)
     _check_faces(source, faces, bool(persons))
-    choice = cutting.choose(persons, shots, times, settings["person"])
+    candidates = persons
+    if crop is not None and settings["person"] is None:
+        # Whoever is outside of the crop that was asked for is nobody to choose, or to be alone of.
+        candidates = [person for person in persons if crops.holds(crop, person.middle)]
+        if not candidates:
+            raise cutting.ChoiceError(
+                f"No face lies in the crop {crop.x:g},{crop.y:g},{crop.size:g}; found: "
+                f"{cutting.describe(persons, times)}; choose another crop."
+            )
+    choice = cutting.choose(candidates, shots, times, settings["person"])
     chosen = np.full(len(faces), -1)
     chosen[choice.person.frames] = choice.person.faces
     used = slice(choice.start, choice.stop)

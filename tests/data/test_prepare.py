@@ -220,6 +220,8 @@ def test_two_people_and_a_choice_between_them(faces, tmp_path, monkeypatch):
     assert "40 frames" in str(error.value) and not (tmp_path / "p").exists()
     with pytest.raises(VPGCError, match="no person 3"):
         prepare(tmp_path / "two.mp4", tmp_path / "p", person=3, progress=False)
+    with pytest.raises(VPGCError, match="No face lies in the crop 0,0,20; found: 1 "):
+        prepare(tmp_path / "two.mp4", tmp_path / "p", crop="0,0,20", progress=False)
 
     def refuse(self, frame):
         raise AssertionError("the track that was there is made again")
@@ -232,6 +234,12 @@ def test_two_people_and_a_choice_between_them(faces, tmp_path, monkeypatch):
     crop = portrait.info["crop"]
     assert crop["x"] < middle < crop["x"] + crop["size"]
     assert np.abs(portrait.landmarks[..., 0].mean() * crop["size"] + crop["x"] - middle) < 8
+    # A crop is a choice too.
+    monkeypatch.undo()
+    cropped = prepare(tmp_path / "two.mp4", tmp_path / "q", crop="128,16,112", progress=False)
+    assert cropped.info["report"]["person"] == 2
+    found = 128 + 112 * cropped.landmarks[..., 0].mean()
+    assert abs(found - middle) < 8
 
 
 def test_cuts_part_the_clip_and_the_longest_part_is_used(faces, tmp_path):
