@@ -39,10 +39,12 @@ def write(image, text: str) -> np.ndarray:
     image = np.ascontiguousarray(image).copy()
     scale = max(0.35, image.shape[0] / 640)
     place = (4, int(14 * scale / 0.4))
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(
-            image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA
-        )
+    # An outline of shifted copies: thicker strokes would be wider letters.
+    shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y] + [(0, 0)]
+    for x, y in shifts:
+        colour = (0, 0, 0) if x or y else (255, 255, 255)
+        shifted = (place[0] + x, place[1] + y)
+        cv2.putText(image, text, shifted, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
     return image
 
 
