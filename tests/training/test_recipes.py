@@ -49,7 +49,8 @@ def test_run_folder_holds_what_the_design_says(run, portrait):
 def test_trained_run_is_not_trained_again(run, portrait):
     before = {x.name: x.stat().st_mtime_ns for x in run.iterdir()}
     recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
-    train_puppet(portrait, run, "vpgc_tiny", recipe=recipe, verbose=0)
+    network = {"shortcuts": False}
+    train_puppet(portrait, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     assert {x.name: x.stat().st_mtime_ns for x in run.iterdir()} == before
     with pytest.raises(VPGCError, match="other settings: choose another folder"):
         train_puppet(portrait, run, "vpgc_tiny", recipe={"steps": 3}, verbose=0)
