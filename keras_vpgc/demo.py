@@ -12,8 +12,6 @@ from keras_vpgc.training.recipes import train_puppet
 PRESET = "vpgc_tiny"
 # What two CPU cores do in the demo's time.
 RECIPE = {"steps": 1000, "driver_steps": 1200, "driver_image_steps": 600}
-# The part of the demo's own clip without hands before the face: seconds.
-START, END = 9.8, 16.7
 
 
 def demo(output, video=None, *, preset: str | None = None, minutes: float = 7.0) -> dict:
@@ -41,12 +39,10 @@ def demo(output, video=None, *, preset: str | None = None, minutes: float = 7.0)
     output = Path(output)
     if output.is_file():
         raise VPGCError(f"{output} is a file: give a folder with -o.")
-    start = end = None
     if video is None:
         video = assets.find("demo_acting")
-        start, end = START, END
         print(f"The clip: {assets.ASSETS['demo_acting'].licence}.")
-    portrait = prepare(video, output / "portrait", start=start, end=end)
+    portrait = prepare(video, output / "portrait")
     train_puppet(
         portrait,
         output / "run",
