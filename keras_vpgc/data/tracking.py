@@ -26,7 +26,7 @@ MAX_SIDE = 3840
 MIN_SIDE = 64
 # Of two faces that cover each other by more than this part, one is an echo of the other.
 MAX_OVERLAP = 0.5
-# About the longer side of the picture in which repeated frames are looked for; cuts in a quarter.
+# Longer side of the picture in which repeated frames are looked for; cuts in a quarter of it.
 SMALL = 256
 
 
@@ -82,10 +82,10 @@ class Faces:
     Attributes:
         frame: Int `(k,)`, the frame that shows each face, ascending.
         points, blendshapes, matrices: `(k, ...)`, as in `Track`.
-        cut: Float32 `(n,)`, mean absolute difference of grey thumbnails whose longer side is
-            about 64 pixels, of 255; 0 for the first frame.
+        cut: Float32 `(n,)`, mean absolute difference of grey thumbnails whose longer side is 64
+            pixels, of 255; 0 for the first frame.
         change: Float32 `(n,)`, the same in the 1% of the picture that changed most, in squares of
-            8 pixels of a grey picture whose longer side is about 256 pixels.
+            8 pixels of a grey picture whose longer side is 256 pixels.
     """
 
     frame: np.ndarray
@@ -283,17 +283,16 @@ class _Difference:
     def __call__(self, frame):
         import cv2
 
+        height, width = frame.shape[:2]
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        # By a whole number, which is five times quicker.
-        factor = max(1, round(max(grey.shape) / SMALL))
-        height, width = (n // factor for n in grey.shape)
-        grey = grey[: height * factor, : width * factor]
-        small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA).astype("float32")
+        scale = SMALL / max(height, width)
+        size = (max(8, round(width * scale)), max(8, round(height * scale)))
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype("float32")
         before, self.before = self.before, small
         if before is None:
             return 0.0, 0.0
         blocks = cv2.boxFilter(cv2.absdiff(small, before), -1, (8, 8))
-        thumbnail = (max(1, width // 4), max(1, height // 4))
+        thumbnail = (max(1, size[0] // 4), max(1, size[1] // 4))
         cut = cv2.absdiff(
             cv2.resize(small, thumbnail, interpolation=cv2.INTER_AREA),
             cv2.resize(before, thumbnail, interpolation=cv2.INTER_AREA),

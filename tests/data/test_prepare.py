@@ -201,7 +201,7 @@ def test_frames_are_picked_by_time_stamps(faces, tmp_path, rng):
         assert shown == max(i for i in range(40) if seconds[i] <= tick / 60 + 1e-3)
     np.testing.assert_allclose(portrait.times, seconds[portrait.source_frames], atol=1e-3)
     again = np.diff(portrait.source_frames, prepend=-1) == 0
-    assert portrait.repeated[again].all() and portrait.repeated[~again].mean() < 0.25
+    assert portrait.repeated[again].all() and portrait.repeated[~again].mean() < 0.1
     i = int(np.flatnonzero(again)[3])
     np.testing.assert_array_equal(portrait.points[i], portrait.points[i - 1])
     images = portrait.frames([i - 1, i])
