@@ -1,7 +1,8 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
-`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; each file's
-docstrings say what they promise.
+`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`, those on weights
+(`move_towards`, `swap`) and on several devices (`average_gradients`, `mean_over_devices`, `share`);
+each file's docstrings say what they promise.
 """
 
 import importlib
@@ -24,5 +25,24 @@ train_step = _module.train_step
 test_step = _module.test_step
 compiled = _module.compiled
 jit_by_default = _module.jit_by_default
+move_towards = _module.move_towards
+swap = _module.swap
+average_gradients = _module.average_gradients
+mean_over_devices = _module.mean_over_devices
+share = _module.share
+out_of_memory = _module.out_of_memory
 
-__all__ = ["compiled", "jit_by_default", "test_step", "train_step", "value_and_grad", "vjp"]
+__all__ = [
+    "average_gradients",
+    "compiled",
+    "jit_by_default",
+    "mean_over_devices",
+    "move_towards",
+    "out_of_memory",
+    "share",
+    "swap",
+    "test_step",
+    "train_step",
+    "value_and_grad",
+    "vjp",
+]

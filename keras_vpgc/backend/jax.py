@@ -112,3 +112,46 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile training steps unless the user says otherwise?"""
     return True
+
+
+def move_towards(averages, variables, share):
+    """Move variables a part of the way towards others of the same shapes.
+
+    Args:
+        averages: Keras variables to move.
+        variables: Where to.
+        share: Scalar tensor in [0, 1].
+    """
+    for average, variable in zip(averages, variables, strict=True):
+        average.assign(average + share * (variable - average))
+
+
+def swap(first, second):
+    """Exchange the values of two lists of Keras variables."""
+    for a, b in zip(first, second, strict=True):
+        old_a, old_b = a.value, b.value
+        a.assign(old_b)
+        b.assign(old_a)
+
+
+def average_gradients(grads):
+    """Gradients of the whole batch, where an optimiser gets those of this device's part.
+
+    On JAX a step sees the whole batch, whatever the devices it lies on.
+    """
+    return grads
+
+
+def mean_over_devices(tensors):
+    """Mean of each tensor over the devices, on all of them."""
+    return tensors
+
+
+def share(grads):
+    """Gradients as an optimiser wants them that adds up those of all devices."""
+    return grads
+
+
+def out_of_memory(error) -> bool:
+    """Does an exception say that memory was too small?"""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

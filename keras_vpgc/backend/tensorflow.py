@@ -72,3 +72,53 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile by XLA? On a CPU that takes a minute and gains nothing (`docs/results.md`)."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def move_towards(averages, variables, share):
+    """Move variables a part of the way towards others of the same shapes.
+
+    Args:
+        averages: Keras variables to move.
+        variables: Where to.
+        share: Scalar tensor in [0, 1].
+    """
+    for average, variable in zip(averages, variables, strict=True):
+        average.assign(average.value + share * (variable.value - average.value))
+
+
+def swap(first, second):
+    """Exchange the values of two lists of Keras variables."""
+    for a, b in zip(first, second, strict=True):
+        old_a, old_b = tf.identity(a.value), tf.identity(b.value)
+        a.assign(old_b)
+        b.assign(old_a)
+
+
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def average_gradients(grads):
+    """Gradients of the whole batch, where an optimiser gets those of this device's part.
+
+    On TensorFlow Keras adds up those of all devices itself.
+    """
+    return grads
+
+
+def mean_over_devices(tensors):
+    """Mean of each tensor over the devices, on all of them."""
+    if _replicas() == 1:
+        return tensors
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+
+def share(grads):
+    """Gradients as an optimiser wants them that adds up those of all devices."""
+    count = _replicas()
+    return grads if count == 1 else [g / count for g in grads]
+
+
+def out_of_memory(error) -> bool:
+    """Does an exception say that memory was too small?"""
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))

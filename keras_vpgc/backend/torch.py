@@ -86,3 +86,64 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile training steps? PyTorch's compiler fails on such a step on a CPU."""
     return False
+
+
+@torch.no_grad()
+def move_towards(averages, variables, share):
+    """Move variables a part of the way towards others of the same shapes.
+
+    Args:
+        averages: Keras variables to move.
+        variables: Where to.
+        share: Scalar tensor in [0, 1].
+    """
+    targets = [x.value for x in averages]
+    steps = torch._foreach_sub([x.value for x in variables], targets)
+    torch._foreach_mul_(steps, torch.as_tensor(share, device=targets[0].device))
+    torch._foreach_add_(targets, steps)
+
+
+@torch.no_grad()
+def swap(first, second):
+    """Exchange the values of two lists of Keras variables."""
+    for a, b in zip(first, second, strict=True):
+        old = a.value.detach().clone()
+        a.assign(b.value)
+        b.assign(old)
+
+
+def _group():
+    """Are there other processes that train along?"""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def average_gradients(grads):
+    """Gradients of the whole batch, where an optimiser gets those of this device's part.
+
+    Under `torchrun` each process computes those of its part.
+    """
+    return mean_over_devices(grads)
+
+
+def mean_over_devices(tensors):
+    """Mean of each tensor over the devices, on all of them."""
+    if not _group():
+        return tensors
+    # All in one message: a model has hundreds of small tensors.
+    flat = torch.cat([x.detach().reshape(-1).float() for x in tensors])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    pieces = flat.split([x.numel() for x in tensors])
+    return [p.reshape(x.shape).to(x.dtype) for p, x in zip(pieces, tensors, strict=True)]
+
+
+def share(grads):
+    """Gradients as an optimiser wants them that adds up those of all devices."""
+    return grads
+
+
+def out_of_memory(error) -> bool:
+    """Does an exception say that memory was too small?"""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        "can't allocate memory" in str(error)
+    )
