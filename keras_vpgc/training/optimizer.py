@@ -1,9 +1,9 @@
 """Adam as both stages use it, its averages, and its schedules."""
 
 import contextlib
+import types
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_vpgc import backend
@@ -13,9 +13,10 @@ from keras_vpgc import backend
 class AveragingAdam(keras.optimizers.Adam):
     """Adam that also keeps an exponential moving average of the weights.
 
-    After step `n` the average moves by `1 - min(average, (1 + n) / (10 + n))` towards the weights:
-    short runs are not held back by their start. The weights themselves are never overwritten;
-    `averaged` puts the averages in their place for a while.
+    The average begins as the weights after the first step; after step `n` it moves by
+    `1 - min(average, (1 + n) / (10 + n))` towards them: short runs are not held back by their
+    start. The weights are never overwritten; `averaged` puts the averages in their place for a
+    while.
 
     Args:
         average: Share of the old average that a step keeps, such as 0.999, or `None` for none.
@@ -49,20 +50,18 @@ class AveragingAdam(keras.optimizers.Adam):
         if self.built:
             return
         super().build(variables)
-        self._averaged, self._averages = [], []
+        # In a box: Keras would take a list of variables for the optimiser's own.
+        self._averaged = types.SimpleNamespace(variables=list(variables))
+        self._averages = []
         if self.average is None:
             return
         for variable in variables:
-            # A copy: JAX gives its buffers away, so none may be shared.
-            value = np.array(ops.convert_to_numpy(variable))
             average = self.add_variable(
                 variable.shape,
-                initializer=lambda shape, dtype, value=value: ops.convert_to_tensor(value, dtype),
                 dtype="float32",
                 aggregation="only_first_replica",
                 name="average",
             )
-            self._averaged.append(variable)
             self._averages.append(average)
 
     def apply(self, grads, trainable_variables=None):
@@ -70,14 +69,18 @@ class AveragingAdam(keras.optimizers.Adam):
         if self.average is None:
             return
         step = ops.cast(self.iterations, "float32")
-        keep = ops.minimum(self.average, (1.0 + step) / (10.0 + step))
+        keep = ops.minimum(self.average, (1.0 + step) / (10.0 + step)) * ops.cast(
+            step > 1, "float32"
+        )
         # Batches between two updates move it as well, by the root: together by as much.
-        backend.move_towards(self._averages, self._averaged, 1.0 - keep ** (1 / self.accumulate))
+        backend.move_towards(
+            self._averages, self._averaged.variables, 1.0 - keep ** (1 / self.accumulate)
+        )
 
     def swap(self):
         """Exchange the weights and their averages."""
-        if self.average is not None:
-            backend.swap(self._averaged, self._averages)
+        if self.average is not None and int(ops.convert_to_numpy(self.iterations)):
+            backend.swap(self._averaged.variables, self._averages)
 
     def get_config(self):
         config = super().get_config()

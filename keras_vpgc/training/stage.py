@@ -4,6 +4,8 @@ import importlib.util
 import math
 from pathlib import Path
 
+import keras
+
 from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.training.callbacks import (
@@ -87,7 +89,7 @@ class Stage:
     def _best_file(self):
         return self.run / "checkpoints" / f"{self.name}_best.npz"
 
-    def fit(self, model, batches, *, weights=None, draw=None, **kwargs):
+    def fit(self, model, batches, *, weights=None, draw=None, callbacks=(), **kwargs):
         """`model.fit(batches, **kwargs)`, or what is left of it.
 
         Args:
@@ -95,6 +97,7 @@ class Stage:
             batches: Data of `keras_vpgc.data.dataset`.
             weights: The variables that this stage changes; default all of the model's.
             draw: See `Previews`; `None` for no pictures.
+            callbacks: More callbacks.
             **kwargs: Arguments of `fit`.
 
         Returns:
@@ -125,6 +128,8 @@ class Stage:
             if self.wandb:
                 boards.append(WandbLog(self.wandb, self.run, self.name, per_epoch, self.config))
             callbacks = [
+                _Position(batches),
+                *callbacks,
                 StopOnNonFinite(self.title, per_epoch, checkpoint.file),
                 AveragedValidation(),
                 *limit,
@@ -144,7 +149,6 @@ class Stage:
                     print(f"{self.title} goes on at step {epoch * per_epoch}.", flush=True)
                 steps = self.epochs * per_epoch
                 callbacks.append(Progress(steps, per_epoch, self.verbose == 1))
-            batches.done = epoch * per_epoch
             try:
                 model.fit(
                     batches,
@@ -152,6 +156,8 @@ class Stage:
                     initial_epoch=epoch,
                     callbacks=callbacks,
                     verbose=0,
+                    # The order is the data's own; Keras would shuffle it once more.
+                    shuffle=False,
                     **kwargs,
                 )
             except Exception as error:
@@ -188,3 +194,14 @@ class Stage:
         """Delete the stage's checkpoints, once its result is saved elsewhere."""
         for file in (self.run / "checkpoints" / f"{self.name}.npz", self._best_file):
             file.unlink(missing_ok=True)
+
+
+class _Position(keras.callbacks.Callback):
+    """Tells the data which epoch is next: Keras also ends epochs that it never began."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.done = epoch * len(self.batches)

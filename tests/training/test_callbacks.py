@@ -73,11 +73,6 @@ def test_message_without_a_checkpoint():
         guard.on_train_batch_end(0, {"loss": 1.0, "vq": np.inf})
 
 
-@pytest.mark.once
-def test_logs_previews_and_events_of_a_stage(tmp_path):
-    from tensorboard_reader import read_events  # noqa: F401  (placeholder)
-
-
 def test_best_weights_are_kept_and_patience_ends_the_stage(tmp_path):
     model = network()
     seen = []
@@ -100,3 +95,113 @@ def test_best_weights_are_kept_and_patience_ends_the_stage(tmp_path):
     assert len(rows) == best + 4 < 100
     found = model.evaluate(*HELD, verbose=0)
     assert found == pytest.approx(losses[best], rel=1e-5)
+
+
+@pytest.mark.once
+def test_logs_previews_and_events_of_a_stage(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    drawn = []
+
+    def draw():
+        drawn.append(1)
+        return np.full((8, 12, 3), [250, 0, 0], "uint8")
+
+    rows = stage(tmp_path).fit(network(average=0.5), Batches(), draw=draw, validation_data=HELD)
+    with open(tmp_path / "logs" / "codebook.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [int(x["step"]) for x in lines] == [2, 4, 6, 8]
+    assert [float(x["val_loss"]) for x in lines] == pytest.approx([r["val_loss"] for r in rows])
+    names = sorted(x.name for x in (tmp_path / "previews").iterdir())
+    assert names == [f"codebook_{step:06d}.png" for step in (2, 4, 6, 8)]
+    import cv2
+
+    assert (cv2.imread(str(tmp_path / "previews" / names[0]))[0, 0] == [0, 0, 250]).all()
+    (events,) = (tmp_path / "logs" / "tensorboard").iterdir()
+    content, found = events.read_bytes(), []
+    while content:
+        # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
+        length = int.from_bytes(content[:8], "little")
+        found.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    tags = {(e.step, v.tag) for e in found for v in e.summary.value}
+    assert {(8, "codebook/val_loss"), (8, "codebook/preview"), (2, "codebook/loss")} <= tags
+
+
+@pytest.mark.once
+def test_weights_and_biases_gets_the_logs_of_one_run(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, values):
+            calls.append(values)
+
+        def finish(self):
+            calls.append("finish")
+
+    def init(**settings):
+        calls.append(settings)
+        return Run()
+
+    module = types.ModuleType("wandb")
+    module.init = init
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    stage(tmp_path, steps=4, wandb="faces", config={"seed": 3}).fit(network(), Batches())
+    settings, first, second, last = calls
+    assert settings["project"] == "faces" and settings["id"] == tmp_path.name
+    assert settings["resume"] == "allow" and settings["config"] == {"seed": 3}
+    assert [x["codebook/step"] for x in (first, second)] == [2, 4]
+    assert np.isfinite(second["codebook/loss"]) and last == "finish"
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(VPGCError, match="wandb is needed for this: pip install wandb"):
+        stage(tmp_path / "b", wandb="faces").fit(network(), Batches())
+
+
+@pytest.mark.once
+def test_time_left_is_that_of_the_steps_and_validations_left(monkeypatch, capsys):
+    from keras_vpgc.training import callbacks
+
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    progress = Progress(steps=40, steps_per_epoch=10, bar=False)
+    progress.on_train_begin()
+    for epoch in range(2):
+        progress.on_epoch_begin(epoch)
+        for batch in range(10):
+            # A compilation of a minute, then steps of two seconds and one that was held up.
+            now[0] += 60.0 if batch == 0 else 9.0 if batch == 5 else 2.0
+            progress.on_train_batch_end(batch, {"loss": 0.5})
+            if epoch == 0 and batch < 2:
+                assert progress.seconds_left is None
+        progress.on_test_begin()
+        now[0] += 30.0
+        progress.on_epoch_end(epoch, {"loss": 0.5, "val_loss": 0.25, "other": 1.0})
+    assert progress.seconds_left == pytest.approx(20 * 2.0 + 2 * 30.0)
+    assert "20/40 230 s, about 1:40 left, loss 0.5, val_loss 0.25" in capsys.readouterr().out
+
+
+@pytest.mark.once
+def test_too_little_memory_says_what_to_try(tmp_path, monkeypatch):
+    model = network()
+
+    def fit(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(model, "fit", fit)
+    with pytest.raises(VPGCError, match=r"too small for Stage 1 with batches of 4.*batches of 2"):
+        stage(tmp_path).fit(model, Batches())
+
+
+def test_memory_errors_of_the_backend_are_known():
+    from keras_vpgc import backend
+
+    errors = {
+        "jax": RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes."),
+        "torch": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    }
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        errors["tensorflow"] = tf.errors.ResourceExhaustedError(None, None, "OOM")
+    assert backend.out_of_memory(errors[keras.backend.backend()])
+    assert not backend.out_of_memory(RuntimeError("shapes differ"))

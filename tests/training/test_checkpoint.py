@@ -99,7 +99,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     write_variables(file, model.variables, {"epoch": 1})
     before = file.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(zipfile.io, "open", lambda path, mode: FullDisk(path, mode))
+        patch.setattr(zipfile.io, "open", lambda path, mode: FullDisk(path, "w"))
         with pytest.raises(VPGCError, match="The disk is full, so .*c.npz could not be saved"):
             write_variables(file, model.variables, {"epoch": 2})
     assert file.read_bytes() == before
