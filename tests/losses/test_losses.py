@@ -12,7 +12,7 @@ from keras_vpgc.losses import (
     vgg19_perceptual,
 )
 from keras_vpgc.models import PatchDiscriminator
-from tests.layers.layer_case import to_numpy
+from tests.layers.layer_case import compiled, to_numpy
 
 
 def maps(rng):
@@ -44,13 +44,19 @@ def test_hinge_and_least_squares_by_their_definition(rng):
 def test_feature_matching_is_the_mean_over_scales_and_layers(rng):
     discriminator = PatchDiscriminator(16, 2, 1, discriminator_channels=4, feature_maps=True)
     x, y = (rng.uniform(-1, 1, size=(2, 16, 16, 3)).astype("float32") for _ in range(2))
-    real, fake = discriminator(x), discriminator(y)
+    real, fake, found = compiled(
+        lambda x, y: (
+            discriminator(x),
+            discriminator(y),
+            feature_matching_loss(discriminator(x), discriminator(y)),
+        )
+    )(x, y)
     assert [len(scale) for scale in real] == [3, 3]
     pairs = [
         (a, b) for r, f in zip(real, fake, strict=True) for a, b in zip(r[:2], f[:2], strict=True)
     ]
     wanted = np.mean([np.abs(to_numpy(a) - to_numpy(b)).mean() for a, b in pairs])
-    assert float(to_numpy(feature_matching_loss(real, fake))) == pytest.approx(wanted, rel=1e-5)
+    assert float(to_numpy(found)) == pytest.approx(wanted, rel=1e-5)
 
     # The logits do not count, and the real images' maps get no gradient.
     maps = [rng.normal(size=(2, 4, 4, 3)).astype("float32") for _ in range(4)]
@@ -97,7 +103,28 @@ def test_perceptual_loss_is_the_weighted_distance_of_the_maps(rng, tmp_path):
         PerceptualLoss(feature_network(), [1, 1, 1])
 
 
-def test_vgg19_sum_is_that_of_the_layers_on_what_keras_preprocesses(rng):
+@pytest.fixture
+def narrow_vgg19(monkeypatch):
+    """In the place of Keras' VGG19: its layers' names with few channels, and no network to ask."""
+    image = x = keras.Input((None, None, 3))
+    for i in range(1, 6):
+        x = keras.layers.Conv2D(2 + i, 3, padding="same", name=f"block{i}_conv1")(x)
+    narrow = keras.Model(image, x)
+
+    def vgg19(include_top, weights, input_shape):
+        assert not include_top
+        if weights == "imagenet":
+            raise Exception("URL fetch failure on somewhere: None -- no route")
+        made = keras.models.clone_model(narrow)
+        if weights is not None:
+            made.load_weights(weights)
+        return made
+
+    monkeypatch.setattr(keras.applications, "VGG19", vgg19)
+    return narrow
+
+
+def check_vgg19(rng):
     loss = vgg19_perceptual(weights=None)
     x, y = (rng.uniform(-1, 1, size=(1, 16, 16, 3)).astype("float32") for _ in range(2))
     vgg = loss.features.layers[-1]
@@ -115,26 +142,20 @@ def test_vgg19_sum_is_that_of_the_layers_on_what_keras_preprocesses(rng):
     assert float(to_numpy(again(x, y))) == pytest.approx(wanted, rel=1e-4)
 
 
+def test_vgg19_sum_is_that_of_the_layers_on_what_keras_preprocesses(rng, narrow_vgg19):
+    check_vgg19(rng)
+
+
 @pytest.mark.once
-def test_vgg19_takes_a_file_of_weights(tmp_path, monkeypatch):
-    small = keras.Input((None, None, 3))
-    whole = small
-    for i in range(1, 6):
-        whole = keras.layers.Conv2D(2, 3, padding="same", name=f"block{i}_conv1")(whole)
-    whole = keras.Model(small, whole)
-    whole.save_weights(tmp_path / "vgg.weights.h5")
+def test_vgg19_sum_on_the_whole_network(rng):
+    check_vgg19(rng)
 
-    def vgg19(include_top, weights, input_shape):
-        assert not include_top
-        if weights == "imagenet":
-            raise Exception("URL fetch failure on somewhere: None -- no route")
-        made = keras.models.clone_model(whole)
-        made.load_weights(weights)
-        return made
 
-    monkeypatch.setattr(keras.applications, "VGG19", vgg19)
+@pytest.mark.once
+def test_vgg19_takes_a_file_of_weights(tmp_path, narrow_vgg19):
+    narrow_vgg19.save_weights(tmp_path / "vgg.weights.h5")
     loss = vgg19_perceptual(tmp_path / "vgg.weights.h5")
-    for one, other in zip(loss.features.get_weights(), whole.get_weights(), strict=True):
+    for one, other in zip(loss.features.get_weights(), narrow_vgg19.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(VPGCError, match="could not be fetched .URL fetch failure.*give weights="):
         vgg19_perceptual()

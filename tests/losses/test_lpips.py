@@ -15,19 +15,10 @@ from keras_vpgc import VPGCError, assets, backend
 from keras_vpgc.losses import LPIPSDistance, LPIPSLoss
 from keras_vpgc.losses.lpips import feature_distance
 from keras_vpgc.metrics import LPIPS
-from tests.layers.layer_case import to_numpy
+from tests.layers.layer_case import compiled, to_numpy
 
 NETS = ("vgg", "alex")
 WHEEL = "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e"
-
-
-def compiled(function):
-    if keras.backend.backend() != "jax":
-        return function
-    # Operation by operation, JAX compiles for most of a minute.
-    import jax
-
-    return jax.jit(function)
 
 
 @pytest.fixture(scope="module")
@@ -224,14 +215,15 @@ def test_configuration_names_the_weights_and_does_not_hold_them():
 
 
 def test_convolutions_may_be_of_another_precision(measure, images):
-    found = LPIPSLoss("alex", network_dtype="mixed_bfloat16", reduction=None)(*images)
+    loss = LPIPSLoss("alex", network_dtype="mixed_bfloat16", reduction=None)
+    found = compiled(loss)(*images)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     wanted = measure("alex", *images)[0]
     np.testing.assert_allclose(to_numpy(found), wanted, rtol=0.05)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        plain = to_numpy(LPIPSLoss("alex", reduction=None)(*images))
+        plain = to_numpy(compiled(LPIPSLoss("alex", reduction=None))(*images))
     finally:
         keras.config.set_dtype_policy(before)
     np.testing.assert_allclose(plain, wanted, rtol=1e-5)
@@ -245,6 +237,8 @@ def test_wrong_arguments(distance, images, tmp_path):
         distance("alex")(x[:, :30], y[:, :30])
     with pytest.raises(VPGCError, match="of one size; received .2, 64, 64, 3. and .2, 32, 64, 3."):
         distance("alex")(x, y[:, :32])
+    with pytest.raises(VPGCError, match="height, width, 3. of one size; received .2, 64, 64, 1."):
+        distance("alex")(x[..., :1], y[..., :1])
     own = dict(assets.arrays("lpips_alex"))
     own["NetLinLayer_4/Conv_0/kernel"] = np.ones((1, 1, 2, 1))
     np.savez(tmp_path / "own.npz", **own)
