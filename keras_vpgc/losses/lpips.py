@@ -112,14 +112,14 @@ class LPIPSDistance:
 
     def __call__(self, y_true, y_pred):
         y_true, y_pred = _images(y_true), _images(y_pred)
-        smallest = NETS[self.net][1]
         shapes = [tuple(x.shape) for x in (y_true, y_pred)]
-        if any(len(x) != 4 or x[-1] != 3 for x in shapes) or shapes[0][1:] != shapes[1][1:]:
+        if any(len(x) != 4 or x[-1] != 3 for x in shapes) or _differ(*shapes):
             raise VPGCError(
                 "LPIPS compares two batches of images (batch, height, width, 3) of one size; "
                 f"received {shapes[0]} and {shapes[1]}."
             )
-        _, height, width, _ = shapes[0]
+        smallest = NETS[self.net][1]
+        _, height, width, _ = shapes[1]
         if min(height or smallest, width or smallest) < smallest:
             raise VPGCError(
                 f"LPIPS ({self.net}) needs images of {smallest}x{smallest} pixels or more and "
@@ -127,6 +127,11 @@ class LPIPSDistance:
             )
         true = self.network(ops.stop_gradient(y_true), training=False)
         return feature_distance(true, self.network(y_pred, training=False), self.heads)
+
+
+def _differ(one, other):
+    """Do two shapes differ? A size that is not known while a graph is built is any size."""
+    return any(None not in x and len(set(x)) > 1 for x in zip(one, other, strict=True))
 
 
 def _images(images):

@@ -141,6 +141,6 @@ def vgg19_perceptual(weights="imagenet", **kwargs) -> PerceptualLoss:
     offsets = [127.5 - mean for mean in VGG19_MEAN]
     centred = keras.layers.Rescaling(127.5, offsets, dtype="float32")(image)
     blue_first = ops.flip(centred, axis=-1)
-    maps = keras.Model(vgg.inputs, [vgg.get_layer(name).output for name in VGG19_LAYERS])
+    maps = keras.Model(vgg.input, [vgg.get_layer(name).output for name in VGG19_LAYERS])
     network = keras.Model(image, maps(blue_first), name="vgg19_features")
     return PerceptualLoss(network, list(VGG19_LAYERS.values()), **kwargs)
