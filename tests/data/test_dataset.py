@@ -32,6 +32,7 @@ def numbered(count):
 def seen(batches, epochs):
     found = []
     for _ in range(epochs):
+        batches.on_epoch_begin()
         for i in range(len(batches)):
             found.append(batches[i][0][:, 0, 0, 0].tolist())
         batches.on_epoch_end()
@@ -152,3 +153,168 @@ def test_image_batches_hold_features_images_and_weights(rng):
     order = features.ravel().astype(int)
     np.testing.assert_allclose(targets, images[order] / 127.5 - 1, atol=1e-6)
     assert weights.shape == (3, 16, 16) and weights.max() / weights.min() == pytest.approx(3)
+
+
+@pytest.mark.once
+def test_weighted_frames_come_more_often_in_an_order_of_the_seed():
+    weights = np.array([3.0] + [7 / 9] * 9)
+    settings = {"steps": 10, "seed": 3, "sampling": weights}
+    flat = sum(seen(FrameBatches(numbered(10), 4, **settings), 1), [])
+    for start in range(0, 40, 10):
+        counts = np.bincount(flat[start : start + 10], minlength=10)
+        assert counts[0] == 3 and (counts[1:] <= 1).all()
+    assert flat[:10] != sorted(flat[:10])
+    assert flat[12:] == sum(seen(FrameBatches(numbered(10), 4, start=3, **settings), 1), [])[:28]
+    alike = {**settings, "sampling": np.ones(10)}
+    assert sorted(sum(seen(FrameBatches(numbered(10), 5, **alike), 1), [])[:10]) == list(range(10))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (np.ones(9), r"shape \(9,\) do not belong to 10 frames"),
+        (np.zeros(10), "not all zero"),
+        (np.full(10, np.nan), "must be finite"),
+    ],
+)
+def test_sampling_weights_that_do_not_fit(weights, message):
+    with pytest.raises(VPGCError, match=message):
+        FrameBatches(numbered(10), 4, 1, sampling=weights)
+
+
+@pytest.mark.once
+def test_shards_divide_each_batch_among_them():
+    settings = {"steps": 3, "seed": 5}
+    whole = seen(FrameBatches(numbered(10), 6, **settings), 1)
+    parts = [seen(FrameBatches(numbered(10), 6, shard=(r, 3), **settings), 1) for r in range(3)]
+    assert whole == [sum(three, []) for three in zip(*parts, strict=True)]
+    with pytest.raises(VPGCError, match="batch of 4 frames cannot be divided into 3 processes"):
+        FrameBatches(numbered(10), 4, 1, shard=(0, 3))
+    with pytest.raises(VPGCError, match="no shard 3 of 3"):
+        FrameBatches(numbered(10), 6, 1, shard=(3, 3))
+
+
+def paired(batch_size, shard=None, **settings):
+    """Batches whose features are the numbers of their frames; 4, 5 and 8 are no examples."""
+    indices = np.array([0, 1, 2, 3, 6, 7, 9])
+    return DriverBatches(
+        np.zeros((10, 8, 8), "uint8"), context_indices(10, 1)[indices],
+        indices[:, None, None, None], batch_size, steps=4, pairs=True, indices=indices,
+        shard=shard, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.once
+def test_pairs_are_neighbours_in_the_clip():
+    follows = {0: 1, 1: 2, 2: 3, 3: 2, 6: 7, 7: 6, 9: 9}
+    drawn = []
+    for i in range(4):
+        frames = paired(4)[i][1].ravel().astype(int)
+        assert frames.shape == (4,)
+        for first, second in frames.reshape(-1, 2):
+            assert follows[first] == second
+            drawn.append(first)
+    assert sorted(drawn[:7]) == sorted(follows)
+    parts = [paired(4, shard=(r, 2))[1][1].ravel().tolist() for r in range(2)]
+    assert sum(parts, []) == paired(4)[1][1].ravel().tolist()
+    factors = paired(4, scale_jitter=0.2).factors(0)
+    assert factors[0] == factors[1] != factors[2] == factors[3]
+    np.testing.assert_array_equal(paired(4, scale_jitter=0.2, shard=(1, 2)).factors(0), factors[2:])
+
+
+@pytest.mark.once
+def test_pairs_that_cannot_be_made():
+    with pytest.raises(VPGCError, match="batch of 3 frames cannot be divided into pairs of frames"):
+        paired(3)
+    with pytest.raises(VPGCError, match="pairs of frames and 2 processes.*multiple of 4"):
+        paired(6, shard=(0, 2))
+    with pytest.raises(VPGCError, match="numbers of all 3 training examples; received none"):
+        DriverBatches(np.zeros((3, 8, 8)), None, np.zeros((3, 2, 2, 1)), 2, 1, pairs=True)
+
+
+def keras_cv_layers():
+    import keras_cv
+
+    return keras_cv.layers.RandomAugmentationPipeline(
+        [keras_cv.layers.RandomBrightness(0.3), keras_cv.layers.RandomContrast((0, 255), 0.4)], 1
+    )
+
+
+AUGMENTATIONS = {
+    "layer": lambda: keras.layers.RandomBrightness(0.5),
+    "pipeline": lambda: keras.layers.Pipeline(
+        [keras.layers.RandomFlip("horizontal"), keras.layers.RandomContrast(0.5)]
+    ),
+    "keras-cv": keras_cv_layers,
+    "callable with a seed": lambda: (
+        lambda x, seed: x + np.random.default_rng(seed).uniform(-40, 40, size=(len(x), 1, 1, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentation_of_a_batch_is_the_same_whenever_it_is_asked_for(name, rng):
+    images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
+
+    def batches(seed=1, **settings):
+        return FrameBatches(images, 4, 9, seed, AUGMENTATIONS[name](), **settings)
+
+    run = batches()
+    whole = [run[i][0] for i in range(5)]
+    np.testing.assert_array_equal(batches()[4][0], whole[4])
+    np.testing.assert_array_equal(batches(start=3)[1][0], whole[4])
+    np.testing.assert_array_equal(run[1][0], whole[1])
+    # Round 1 of another seed holds other images; the same images are drawn anew each time.
+    assert (augment(run.augmentation, images, (1, 0)) != images).any()
+    draws = [augment(run.augmentation, images, s).tolist() for s in [(1, 0), (1, 1), (2, 0)]]
+    assert draws[0] != draws[1] != draws[2] != draws[0]
+
+
+def test_worker_threads_and_fit_see_the_same_augmentation(rng):
+    from concurrent.futures import ThreadPoolExecutor
+
+    images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
+    run = FrameBatches(images, 4, 8, augmentation=AUGMENTATIONS["pipeline"]())
+    wanted = [run[i][0] for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: run[i][0], range(8)))
+    np.testing.assert_array_equal(found, wanted)
+
+
+class Sums(keras.callbacks.Callback):
+    """The mean of each batch that a model of one layer was given, as its loss."""
+
+    def on_train_begin(self, logs=None):
+        self.found = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.found.append(logs["loss"])
+
+
+class Mean(keras.layers.Layer):
+    def call(self, x):
+        self.add_loss(keras.ops.mean(keras.ops.cast(x, "float32")))
+        return x
+
+
+def losses(batches, epochs):
+    """What `fit` was fed, batch by batch."""
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    model = keras.Model(inputs, Mean()(inputs))
+    model.compile("sgd", run_eagerly=True)
+    sums = Sums()
+    model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[sums])
+    # Keras logs the mean over the epoch so far.
+    means = np.array(sums.found).reshape(epochs, -1)
+    steps = np.arange(1, means.shape[1] + 1)
+    return np.diff(means * steps, axis=1, prepend=0).ravel()
+
+
+def test_fit_goes_through_the_batches_in_order(rng):
+    images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
+    layer = AUGMENTATIONS["layer"]()
+    batches = FrameBatches(images, 4, 3, augmentation=layer)
+    wanted = [FrameBatches(images, 4, 6, augmentation=layer)[i][0].mean() for i in range(6)]
+    np.testing.assert_allclose(losses(batches, 2), wanted, rtol=1e-4)
+    assert batches.done == 6
