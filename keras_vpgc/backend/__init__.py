@@ -1,6 +1,7 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
-`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; each file's
+`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; for arrays on the
+device `to_device`, `take`, `free_memory`, `keeps_device_batches`, `jitted`, `on_host`. Each file's
 docstrings say what they promise.
 """
 
@@ -24,5 +25,24 @@ train_step = _module.train_step
 test_step = _module.test_step
 compiled = _module.compiled
 jit_by_default = _module.jit_by_default
+to_device = _module.to_device
+take = _module.take
+free_memory = _module.free_memory
+keeps_device_batches = _module.keeps_device_batches
+jitted = _module.jitted
+on_host = _module.on_host
 
-__all__ = ["compiled", "jit_by_default", "test_step", "train_step", "value_and_grad", "vjp"]
+__all__ = [
+    "compiled",
+    "free_memory",
+    "jit_by_default",
+    "jitted",
+    "keeps_device_batches",
+    "on_host",
+    "take",
+    "test_step",
+    "to_device",
+    "train_step",
+    "value_and_grad",
+    "vjp",
+]

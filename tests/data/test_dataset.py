@@ -2,10 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vpgc import VPGCError
+from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
 from keras_vpgc.data.dataset import DriverImageBatches, augment, weigh_regions
 from keras_vpgc.data.portrait import fill
+from tests.layers.layer_case import to_numpy
 
 
 def test_context_is_centred_or_causal_and_repeats_the_ends():
@@ -311,10 +312,129 @@ def losses(batches, epochs):
     return np.diff(means * steps, axis=1, prepend=0).ravel()
 
 
-def test_fit_goes_through_the_batches_in_order(rng):
+@pytest.mark.parametrize(
+    "settings", [{}, {"prefetch": 2}, {"cache": "device"}], ids=["plain", "prefetch", "device"]
+)
+def test_fit_goes_through_the_batches_in_order(settings, rng):
     images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
     layer = AUGMENTATIONS["layer"]()
-    batches = FrameBatches(images, 4, 3, augmentation=layer)
+    batches = FrameBatches(images, 4, 3, augmentation=layer, **settings)
     wanted = [FrameBatches(images, 4, 6, augmentation=layer)[i][0].mean() for i in range(6)]
     np.testing.assert_allclose(losses(batches, 2), wanted, rtol=1e-4)
     assert batches.done == 6
+
+
+@pytest.mark.once
+def test_prefetched_batches_are_the_same_in_any_order(rng):
+    images = rng.integers(0, 256, size=(9, 8, 8, 3), dtype="uint8")
+    plain, ahead = (FrameBatches(images, 4, 9, prefetch=n) for n in (0, 3))
+    for i in (0, 1, 2, 7, 8, 3, 3, 4):
+        np.testing.assert_array_equal(ahead[i][0], plain[i][0])
+
+
+# On TensorFlow the device is the host, see `FrameBatches`.
+DEVICE = "device" if keras.backend.backend() != "tensorflow" else "host"
+
+
+def same(found, wanted, atol=1e-6):
+    found, wanted = (keras.tree.flatten(x) for x in (found, wanted))
+    for a, b in zip(found, wanted, strict=True):
+        assert DEVICE == "host" or not isinstance(a, np.ndarray)
+        a = keras.ops.convert_to_numpy(a)
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5)
+
+
+@pytest.mark.parametrize("augmentation", [None, "layer", "pipeline"])
+def test_frames_on_the_device_are_those_of_the_host(augmentation, rng):
+    images = rng.integers(0, 256, size=(5, 16, 16, 3), dtype="uint8")
+    landmarks = np.stack([face(x, 0.5) for x in (-0.1, 0.2, 0.5, 0.8, 1.1)])
+    layer = AUGMENTATIONS[augmentation]() if augmentation else None
+
+    def batches(cache):
+        return FrameBatches(
+            images, 4, 9, augmentation=layer, landmarks=landmarks, cache=cache, start=2
+        )
+
+    assert batches("device").cache == DEVICE
+    assert batches("auto").cache == "host"  # there is no accelerator
+    # A rounded half may fall either way.
+    same(batches("device")[1], batches("host")[1], atol=1 if augmentation else 1e-6)
+    (alone,) = FrameBatches(images, 4, 9, cache="device")[1]
+    np.testing.assert_array_equal(to_numpy(alone), FrameBatches(images, 4, 9)[1][0])
+    with pytest.raises(VPGCError, match="no cache 'disk'"):
+        batches("disk")
+
+
+def drawings(count, size):
+    """Smooth drawings, one of them empty."""
+    place = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1)
+    middles = np.linspace(0.3, 0.6, count)[:, None] * size
+    distance = np.linalg.norm(place[None] - middles[:, None, None], axis=-1)
+    result = np.rint(255 * np.exp(-(((distance - 8) / 4) ** 2))).astype("uint8")
+    result[result < 30] = 0
+    result[0] = 0
+    return result
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.25])
+def test_driver_batches_on_the_device_are_those_of_the_host(jitter, rng):
+    features = rng.normal(size=(4, 2, 2, 3)).astype("float16")
+    arguments = (drawings(6, 48), context_indices(6, 3)[[0, 1, 3, 5]], features, 4, 2, 7)
+
+    def batches(cache):
+        return DriverBatches(*arguments, scale_jitter=jitter, cache=cache)
+
+    assert batches("device").cache == DEVICE
+    # OpenCV's coordinates are multiples of 1/32 pixel, its results of 1/255.
+    same(batches("device")[1], batches("host")[1], atol=0.03 if jitter else 1e-6)
+
+
+def test_image_batches_on_the_device_are_those_of_the_host(rng):
+    arguments = (drawings(3, 16), context_indices(3, 1), rng.normal(size=(3, 1, 1, 2)), 2, 2)
+    data = {
+        "images": rng.integers(0, 256, size=(3, 16, 16, 3), dtype="uint8"),
+        "landmarks": np.stack([face(x, 0.5) for x in (0.2, 0.5, 0.8)]),
+    }
+    device, host = (DriverImageBatches(*arguments, cache=c, **data) for c in ("device", "host"))
+    assert device.cache == DEVICE
+    same(device[1], host[1])
+
+
+@pytest.mark.once
+def test_arrays_go_to_the_device_if_they_leave_room_there(monkeypatch):
+    images = numbered(10)
+    monkeypatch.setattr(backend, "keeps_device_batches", lambda: True)
+    for free, cache in ((None, "host"), (images.nbytes * 2, "host"), (images.nbytes * 3, "device")):
+        monkeypatch.setattr(backend, "free_memory", lambda free=free: free)
+        assert FrameBatches(images, 4, 1).cache == cache
+    assert FrameBatches(images, 4, 1, augmentation=lambda x: x).cache == "host"
+    assert FrameBatches(images, 4, 1, augmentation=keras.layers.RandomFlip()).cache == "device"
+
+
+def test_a_callable_augments_frames_of_the_device_in_numpy(rng):
+    images = rng.integers(0, 256, size=(4, 8, 8, 3), dtype="uint8")
+    found = FrameBatches(images, 4, 1, augmentation=np.negative, cache="device")[0][0]
+    assert isinstance(found, np.ndarray) and not found.any()
+
+
+@pytest.mark.once
+def test_images_may_be_a_file_larger_than_the_memory(tmp_path, rng):
+    images = rng.integers(0, 256, size=(5, 16, 16, 3), dtype="uint8")
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    landmarks = np.stack([face(x, 0.5) for x in (0.2, 0.3, 0.5, 0.7, 0.8)])
+    heatmaps, neighbours = drawings(5, 16), context_indices(5, 3)
+    features = rng.normal(size=(5, 1, 1, 2))
+
+    def batches(images):
+        settings = {"landmarks": landmarks}
+        layer = keras.layers.RandomFlip()
+        yield FrameBatches(images, 3, 2, augmentation=layer, prefetch=1, **settings)
+        yield FrameBatches(images, 3, 2, cache="device", **settings)
+        yield DriverImageBatches(heatmaps, neighbours, features, 3, 2, images=images, **settings)
+
+    for found, wanted in zip(batches(mapped), batches(images), strict=True):
+        for a, b in zip(*(keras.tree.flatten(x[1]) for x in (found, wanted)), strict=True):
+            assert not isinstance(a, np.memmap) or a.base is None
+            np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
