@@ -112,7 +112,7 @@ class _Shuffled(keras.utils.PyDataset):
             )
         self.together, self.part = together, batch_size // together // ranks
         self.draws = self.part * ranks
-        self._within = False
+        self._within, self._asked = False, 0
         self._pool = ThreadPoolExecutor(prefetch) if prefetch else None
         self.prefetch, self._ahead = prefetch, dict[int, Future]()
         self._lock = threading.Lock()
@@ -125,13 +125,15 @@ class _Shuffled(keras.utils.PyDataset):
         self._within = True
 
     def on_epoch_end(self):
-        # `fit` calls this once more, before its first epoch.
-        if self._within:
+        # Before its first epoch `fit` may look at a batch or two, and calls this in any case.
+        if self._within and (self._asked >= self.steps or self.use_multiprocessing):
             self.done += self.steps
-        self._within = False
+        self._within, self._asked = False, 0
 
     def __getitem__(self, index):
         batch = self.done + index
+        with self._lock:
+            self._asked += 1
         if self.cache == "device" or self._pool is None:
             return self.make(batch)
         with self._lock:
