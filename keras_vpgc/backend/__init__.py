@@ -1,48 +1,29 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
-`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`, those on weights
-(`move_towards`, `swap`) and on several devices (`average_gradients`, `mean_over_devices`, `share`);
-each file's docstrings say what they promise.
-"""
-
-import importlib
-
-import keras
-
-from keras_vpgc.errors import VPGCError
-
-_NAME = keras.backend.backend()
-if _NAME not in ("jax", "tensorflow", "torch"):
-    raise VPGCError(
-        f"keras_vpgc cannot train on the Keras backend {_NAME!r}: set KERAS_BACKEND to jax, "
-        "tensorflow or torch."
-    )
-_module = importlib.import_module(f"keras_vpgc.backend.{_NAME}")
-
-vjp = _module.vjp
-value_and_grad = _module.value_and_grad
-train_step = _module.train_step
-test_step = _module.test_step
-compiled = _module.compiled
-jit_by_default = _module.jit_by_default
 move_towards = _module.move_towards
 swap = _module.swap
 average_gradients = _module.average_gradients
 mean_over_devices = _module.mean_over_devices
 share = _module.share
 out_of_memory = _module.out_of_memory
+to_device = _module.to_device
+take = _module.take
+free_memory = _module.free_memory
+keeps_device_batches = _module.keeps_device_batches
+jitted = _module.jitted
+on_host = _module.on_host
 
 __all__ = [
     "average_gradients",
-    "compiled",
-    "jit_by_default",
+    "free_memory",
+    "jitted",
+    "keeps_device_batches",
     "mean_over_devices",
     "move_towards",
+    "on_host",
     "out_of_memory",
     "share",
     "swap",
-    "test_step",
-    "train_step",
-    "value_and_grad",
-    "vjp",
+    "take",
+    "to_device",
 ]

@@ -1,4 +1,6 @@
-"""Gradients, custom steps and compiled inference on JAX."""
+"""Gradients, custom steps, compiled inference and arrays on the device on JAX."""
+
+import contextlib
 
 import jax
 import keras
@@ -155,3 +157,59 @@ def share(grads):
 def out_of_memory(error) -> bool:
     """Does an exception say that memory was too small?"""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def to_device(array):
+    """Copy an array to where the models compute.
+
+    Args:
+        array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
+
+    Returns:
+        Tensor of the same shape and type.
+    """
+    return jax.device_put(array)
+
+
+def take(array, indices):
+    """Some rows of a tensor, picked where it lies.
+
+    Args:
+        array: Tensor `(n, ...)`, see `to_device`.
+        indices: Ints in [0, n) of any shape, numpy or tensor.
+
+    Returns:
+        Tensor `(*indices.shape, ...)`.
+    """
+    return jax.numpy.take(array, indices, axis=0, mode="clip")
+
+
+def free_memory():
+    """Bytes of the accelerator's memory that are still free; `None` where there is none."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
+
+
+def keeps_device_batches() -> bool:
+    """Do batches that lie on the accelerator already reach a step of `fit` as they are?"""
+    return True
+
+
+def jitted(function):
+    """A pure function, compiled once a shape of its arguments.
+
+    Args:
+        function: Takes and returns tensors, numpy arrays or structures of them.
+
+    Returns:
+        A function of the same arguments.
+    """
+    return jax.jit(function)
+
+
+def on_host():
+    """A scope in which layers and operations compute by the processor, in this thread."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to use the accelerator alone
+        return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Gradients, custom steps and compiled inference on TensorFlow."""
+"""Gradients, custom steps, compiled inference and arrays on the device on TensorFlow."""
 
 import tensorflow as tf
 
@@ -122,3 +122,58 @@ def share(grads):
 def out_of_memory(error) -> bool:
     """Does an exception say that memory was too small?"""
     return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
+
+def to_device(array):
+    """Copy an array to where the models compute.
+
+    Args:
+        array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
+
+    Returns:
+        Tensor of the same shape and type.
+    """
+    return tf.convert_to_tensor(array)
+
+
+def take(array, indices):
+    """Some rows of a tensor, picked where it lies.
+
+    Args:
+        array: Tensor `(n, ...)`, see `to_device`.
+        indices: Ints in [0, n) of any shape, numpy or tensor.
+
+    Returns:
+        Tensor `(*indices.shape, ...)`.
+    """
+    return tf.gather(array, indices)
+
+
+def free_memory():
+    """Bytes of the accelerator's memory that are still free; `None`, as TensorFlow hides it."""
+    return None
+
+
+def keeps_device_batches() -> bool:
+    """Do batches that lie on the accelerator already reach a step of `fit` as they are?
+
+    No: Keras feeds TensorFlow by `tf.data`, from the host's memory.
+    """
+    return False
+
+
+def jitted(function):
+    """A pure function, as it is.
+
+    Args:
+        function: Takes and returns tensors, numpy arrays or structures of them.
+
+    Returns:
+        A function of the same arguments.
+    """
+    return function
+
+
+def on_host():
+    """A scope in which layers and operations compute by the processor, in this thread."""
+    return tf.device("CPU:0")

@@ -1,5 +1,9 @@
-"""Gradients, custom steps and compiled inference on PyTorch."""
+"""Gradients, custom steps, compiled inference and arrays on the device on PyTorch."""
 
+import warnings
+
+import keras
+import numpy as np
 import torch
 
 
@@ -147,3 +151,67 @@ def out_of_memory(error) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         "can't allocate memory" in str(error)
     )
+
+
+def to_device(array):
+    """Copy an array to where the models compute.
+
+    Args:
+        array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
+
+    Returns:
+        Tensor of the same shape and type.
+    """
+    with warnings.catch_warnings():
+        # Of arrays that cannot be written, which nobody does here.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(_device())
+
+
+def _device():
+    return keras.ops.zeros(()).device
+
+
+def take(array, indices):
+    """Some rows of a tensor, picked where it lies.
+
+    Args:
+        array: Tensor `(n, ...)`, see `to_device`.
+        indices: Ints in [0, n) of any shape, numpy or tensor.
+
+    Returns:
+        Tensor `(*indices.shape, ...)`.
+    """
+    # Not to wait for the work that is queued on the device.
+    return array[torch.as_tensor(indices).long().to(array.device, non_blocking=True)]
+
+
+def free_memory():
+    """Bytes of the accelerator's memory that are still free; `None` where there is none."""
+    device = _device()
+    if device.type != "cuda":
+        return None
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def keeps_device_batches() -> bool:
+    """Do batches that lie on the accelerator already reach a step of `fit` as they are?"""
+    return True
+
+
+def jitted(function):
+    """A pure function, run without gradients.
+
+    Args:
+        function: Takes and returns tensors, numpy arrays or structures of them.
+
+    Returns:
+        A function of the same arguments.
+    """
+    return torch.no_grad()(function)
+
+
+def on_host():
+    """A scope in which layers and operations compute by the processor, in this thread."""
+    return keras.device("cpu")
