@@ -1,5 +1,31 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
+`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
+(`move_towards`, `swap`), on several devices (`average_gradients`, `mean_over_devices`, `share`) and
+on where arrays lie (`to_device`, `take`, `free_memory`, `keeps_device_batches`, `jitted`,
+`on_host`); each file's docstrings say what they promise.
+"""
+
+import importlib
+
+import keras
+
+from keras_vpgc.errors import VPGCError
+
+_NAME = keras.backend.backend()
+if _NAME not in ("jax", "tensorflow", "torch"):
+    raise VPGCError(
+        f"keras_vpgc cannot train on the Keras backend {_NAME!r}: set KERAS_BACKEND to jax, "
+        "tensorflow or torch."
+    )
+_module = importlib.import_module(f"keras_vpgc.backend.{_NAME}")
+
+vjp = _module.vjp
+value_and_grad = _module.value_and_grad
+train_step = _module.train_step
+test_step = _module.test_step
+compiled = _module.compiled
+jit_by_default = _module.jit_by_default
 move_towards = _module.move_towards
 swap = _module.swap
 average_gradients = _module.average_gradients
@@ -15,7 +41,9 @@ on_host = _module.on_host
 
 __all__ = [
     "average_gradients",
+    "compiled",
     "free_memory",
+    "jit_by_default",
     "jitted",
     "keeps_device_batches",
     "mean_over_devices",
@@ -25,5 +53,9 @@ __all__ = [
     "share",
     "swap",
     "take",
+    "test_step",
     "to_device",
+    "train_step",
+    "value_and_grad",
+    "vjp",
 ]
