@@ -26,6 +26,7 @@ def test_run_folder_holds_what_the_design_says(run, portrait):
         "driver.keras",
         "puppet.keras",
         "logs",
+        "previews",
     }
     info = read_run(run)
     assert info["config"]["recipe"]["steps"] == 2
@@ -52,7 +53,7 @@ def test_trained_run_is_not_trained_again(run, portrait):
     network = {"shortcuts": False}
     train_puppet(portrait, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     assert {x.name: x.stat().st_mtime_ns for x in run.iterdir()} == before
-    with pytest.raises(VPGCError, match="other settings: choose another folder"):
+    with pytest.raises(VPGCError, match=r"other settings \(steps differs\)"):
         train_puppet(portrait, run, "vpgc_tiny", recipe={"steps": 3}, verbose=0)
 
 
