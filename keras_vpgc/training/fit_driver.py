@@ -73,6 +73,7 @@ def draw(landmarks, image_size, line_width=None, batch_size=32, contours="ibug-6
     return result
 
 
+@keras.saving.register_keras_serializable("keras_vpgc")
 class FeatureLoss(keras.losses.Loss):
     """Eq. 8, and how the features change from a frame to the next.
 
@@ -354,7 +355,7 @@ def fit_driver_on_images(
     autoencoder.trainable = False
     autoencoder.decoder.trainable = train_decoder
     try:
-        model = keras.Model(driver.inputs, [predicted, autoencoder.decoder(quantized)])
+        model = keras.Model(driver.input, [predicted, autoencoder.decoder(quantized)])
         model.compile(
             adam(learning_rate, average=average, accumulate=accumulate),
             loss=[FeatureLoss(), ImageLoss(perceptual, perceptual_weight)],

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import inspect
 import json
 import os
@@ -305,8 +306,21 @@ def _landmark_set(config):
 def _save(model, file):
     # The name decides the format, so the temporary one ends in .keras too.
     partial = file.with_name(f".partial.{file.name}")
-    model.save(partial)
-    os.replace(partial, file)
+    # Without optimiser and losses: what is saved is for use, on any backend.
+    compiled, model.compiled = model.compiled, False
+    try:
+        model.save(partial)
+        os.replace(partial, file)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise VPGCError(
+            f"The disk is full, so {file} could not be saved; the checkpoints are still good: free "
+            "some space and run the same command again."
+        ) from error
+    finally:
+        model.compiled = compiled
+        partial.unlink(missing_ok=True)
 
 
 def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptual):
@@ -389,7 +403,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
     codes = (driver.codebook or autoencoder.codebook)(image)
     if autoencoder.soft_index is not None:
         codes = autoencoder.soft_index([image, codes])
-    whole = keras.Model(driver.inputs, autoencoder.decoder(codes))
+    whole = keras.Model(driver.input, autoencoder.decoder(codes))
 
     def preview():
         return _sheet(data.held_images[shown], whole.predict_on_batch(inputs), "driven")
