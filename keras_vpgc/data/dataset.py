@@ -330,9 +330,9 @@ class FrameBatches(_Shuffled):
     which else deals the batches of an epoch in an order of its own.
 
     Returns of `[i]`:
-        Tuple of a uint8 array `(batch_size, s, s, 3)` and, with landmarks, the weights of its
-        pixels, float32 `(batch_size, s, s, 1)`; tensors of the backend where `cache` is
-        `"device"`.
+        Tuple of a uint8 array `(b, s, s, 3)` and, with landmarks, the weights of its pixels,
+        float32 `(b, s, s, 1)`; `b` is `batch_size`, or this shard's part of it. Tensors of the
+        backend where the images lie on the device.
 
     Raises:
         VPGCError: if a batch is larger than the data or cannot be divided among the shards, or
@@ -410,7 +410,8 @@ class DriverBatches(_Shuffled):
             `keras.utils.PyDataset`.
 
     Returns of `[i]`:
-        Pair of float32 heatmaps `(batch_size, s, s, context)` in [0, 1] and float32 features.
+        Pair of float32 heatmaps `(b, s, s, context)` in [0, 1] and float32 features, `b` as for
+        `FrameBatches`.
 
     Raises:
         VPGCError: as `FrameBatches`; for pairs without `indices`, or an odd batch.

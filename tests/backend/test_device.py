@@ -17,8 +17,9 @@ def test_rows_are_taken_by_indices_of_any_shape(rng):
             np.testing.assert_array_equal(to_numpy(found), array[indices])
 
 
-def test_a_processor_alone_has_no_accelerators_memory():
-    assert backend.free_memory() is None
+def test_free_memory_is_that_of_an_accelerator():
+    free = backend.free_memory()
+    assert free is None or free > 0
 
 
 def test_jitted_functions_take_arrays_and_structures_of_them(rng):
