@@ -1,9 +1,9 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
 `vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
-(`move_towards`, `swap`), on several devices (`average_gradients`, `mean_over_devices`, `share`) and
-on where arrays lie (`to_device`, `take`, `free_memory`, `keeps_device_batches`, `jitted`,
-`on_host`); each file's docstrings say what they promise.
+(`adam_class`, `move_towards`, `swap`), on several devices (`average_gradients`,
+`mean_over_devices`, `share`) and on where arrays lie (`to_device`, `take`, `free_memory`,
+`keeps_device_batches`, `jitted`, `on_host`); each file's docstrings say what they promise.
 """
 
 import importlib
@@ -26,6 +26,7 @@ train_step = _module.train_step
 test_step = _module.test_step
 compiled = _module.compiled
 jit_by_default = _module.jit_by_default
+adam_class = _module.adam_class
 move_towards = _module.move_towards
 swap = _module.swap
 average_gradients = _module.average_gradients
@@ -40,6 +41,7 @@ jitted = _module.jitted
 on_host = _module.on_host
 
 __all__ = [
+    "adam_class",
     "average_gradients",
     "compiled",
     "free_memory",

@@ -116,6 +116,11 @@ def jit_by_default() -> bool:
     return True
 
 
+def adam_class():
+    """`keras.optimizers.Adam`, or what stands for it: the class to derive from."""
+    return keras.optimizers.Adam
+
+
 def move_towards(averages, variables, share):
     """Move variables a part of the way towards others of the same shapes.
 

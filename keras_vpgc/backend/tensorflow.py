@@ -1,5 +1,6 @@
 """Gradients, custom steps, compiled inference and arrays on the device on TensorFlow."""
 
+import keras
 import tensorflow as tf
 
 
@@ -72,6 +73,11 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile by XLA? On a CPU that takes a minute and gains nothing (`docs/results.md`)."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def adam_class():
+    """`keras.optimizers.Adam`, or what stands for it: the class to derive from."""
+    return keras.optimizers.Adam
 
 
 def move_towards(averages, variables, share):

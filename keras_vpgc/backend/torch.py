@@ -92,6 +92,16 @@ def jit_by_default() -> bool:
     return False
 
 
+def adam_class():
+    """`keras.optimizers.Adam`, or what stands for it: the class to derive from.
+
+    Keras gives its users another class on PyTorch, which updates all variables at once; a class
+    derived from the public one would update them one by one, four times as slowly.
+    """
+    with keras.device("cpu"):
+        return type(keras.optimizers.Adam())
+
+
 @torch.no_grad()
 def move_towards(averages, variables, share):
     """Move variables a part of the way towards others of the same shapes.

@@ -316,11 +316,8 @@ class _AdversarialStart(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.steps = int(self.model.optimizer.iterations.numpy())
-        self._switch()
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
-        self._switch()
-
-    def _switch(self):
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not at a batch's end, which Keras may tell late.
         self.model.switch_adversarial(self.steps >= self.model.adversarial_start)
+        self.steps += 1

@@ -218,6 +218,7 @@ def fit_driver(
         sampling=sampling,
         pairs=bool(temporal_weight),
         indices=indices,
+        prefetch=2,
     )
     if validation is not None and len(validation[1]):
         validation = (
@@ -243,7 +244,12 @@ def _fit(model, batches, steps, callbacks, verbose, **kwargs):
     """`Stage.fit` without a run folder."""
     epochs = -(-steps // len(batches))
     history = model.fit(
-        batches, epochs=epochs, callbacks=list(callbacks), verbose=verbose, **kwargs
+        batches,
+        epochs=epochs,
+        callbacks=list(callbacks),
+        verbose=verbose,
+        shuffle=False,
+        **kwargs,
     )
     model.optimizer.swap()
     logs = history.history
@@ -333,6 +339,7 @@ def fit_driver_on_images(
         images=images,
         landmarks=landmarks[indices],
         sampling=sampling,
+        prefetch=2,
         **shared,
     )
     if validation is not None and len(validation[2]):

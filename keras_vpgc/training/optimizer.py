@@ -10,7 +10,7 @@ from keras_vpgc import backend
 
 
 @keras.saving.register_keras_serializable("keras_vpgc")
-class AveragingAdam(keras.optimizers.Adam):
+class AveragingAdam(backend.adam_class()):  # type: ignore[misc]
     """Adam that also keeps an exponential moving average of the weights.
 
     The average begins as the weights after the first step; after step `n` it moves by

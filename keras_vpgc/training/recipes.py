@@ -38,6 +38,8 @@ from keras_vpgc.visualization.sheets import contact_sheet
 
 RUN_SCHEMA_VERSION = 1
 VALIDATION_FRAMES = 32
+# Batches made ahead, where the frames are in the host's memory.
+PREFETCH = 2
 # Those that a run may go on with in another way.
 FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")
 STAGE_SETTINGS = ("patience", "keep", *FREE_SETTINGS)
@@ -367,6 +369,7 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
         config.seed,
         augmentation,
         sampling=data.sampling,
+        prefetch=PREFETCH,
         **(weighed if recipe.region_weights else {}),
     )
     _announce(stage, recipe.batch_size)

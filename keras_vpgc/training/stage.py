@@ -20,6 +20,7 @@ from keras_vpgc.training.callbacks import (
     WandbLog,
 )
 from keras_vpgc.training.checkpoint import Checkpoint, read_variables, write_variables
+from keras_vpgc.training.input_wait import InputWait
 from keras_vpgc.training.optimizer import parts
 
 
@@ -127,8 +128,10 @@ class Stage:
                 boards.append(TensorBoardLog(logs / "tensorboard", self.name, per_epoch))
             if self.wandb:
                 boards.append(WandbLog(self.wandb, self.run, self.name, per_epoch, self.config))
+            wait = InputWait(batches)
             callbacks = [
                 _Position(batches),
+                wait,
                 *callbacks,
                 StopOnNonFinite(self.title, per_epoch, checkpoint.file),
                 AveragedValidation(),
@@ -151,7 +154,7 @@ class Stage:
                 callbacks.append(Progress(steps, per_epoch, self.verbose == 1))
             try:
                 model.fit(
-                    batches,
+                    wait.batches,
                     epochs=self.epochs,
                     initial_epoch=epoch,
                     callbacks=callbacks,
