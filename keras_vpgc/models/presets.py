@@ -115,10 +115,10 @@ PRESETS: dict[str, dict] = {
         },
         "recipe": {
             "batch_size": 2,
-            "steps": 600,
+            "steps": 360,
             "driver_batch_size": 4,
-            "driver_steps": 800,
-            "driver_image_steps": 300,
+            "driver_steps": 360,
+            "driver_image_steps": 120,
             "learning_rate": 2e-3,
             "driver_learning_rate": 1e-3,
             "adversarial": None,

@@ -305,9 +305,9 @@ class KeepBest(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Shows where a stage is and when it will be done.
 
-    The time left is that of the steps left, at the median of the last steps, and of the
-    validations, previews and checkpoints left, as long as the last one; compiling and the first
-    steps after it do not count. Nothing is promised before some steps are done.
+    The time left is that of the steps left, at the median of the last ones, and of the validations,
+    previews and checkpoints left, as long as the last; what compiles does not count. Nothing is
+    promised before some steps are done.
 
     Args:
         steps: Steps of the whole stage.
@@ -329,7 +329,7 @@ class Progress(keras.callbacks.Callback):
         self.steps, self.steps_per_epoch, self.step = steps, steps_per_epoch, 0
         self.bar, self.shown = bar, shown
         self.times: list[float] = []
-        self.pause = 0.0
+        self.pauses: list[float] = []
         self._bar = None
 
     def on_train_begin(self, logs=None):
@@ -362,12 +362,11 @@ class Progress(keras.callbacks.Callback):
             self._bar.set_postfix_str(self._text(logs), refresh=False)
             self._bar.update()
 
-    def on_test_begin(self, logs=None):
-        self._paused = time.monotonic()
+        self._paused = now
 
     def on_epoch_end(self, epoch, logs=None):
         # This callback is the last, so validation, previews and checkpoint are over.
-        self.pause = time.monotonic() - getattr(self, "_paused", time.monotonic())
+        self.pauses.append(time.monotonic() - self._paused)
         if self._bar is None:
             seconds = time.monotonic() - self._began
             print(f"{self.step}/{self.steps} {seconds:.0f} s, {self._text(logs)}", flush=True)
@@ -382,7 +381,9 @@ class Progress(keras.callbacks.Callback):
         if len(self.times) < 3:
             return None
         steps = self.steps - self.step
-        return steps * statistics.median(self.times) + steps / self.steps_per_epoch * self.pause
+        # The first pause compiles.
+        pause = self.pauses[-1] if len(self.pauses) > 1 else 0.0
+        return steps * statistics.median(self.times) + steps / self.steps_per_epoch * pause
 
     def _text(self, logs):
         found = [(k, logs[k]) for k in self.shown if k in (logs or {})]

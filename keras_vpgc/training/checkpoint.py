@@ -153,7 +153,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.callbacks = [x for x in callbacks if hasattr(x, "get_state")]
         self.every_seconds = every_seconds
         self.epoch, self.finished = 0, False
-        self._saved = None
+        self._saved = 0.0
         self._variables: list = []
 
     def restore(self, model, weights=None) -> int:

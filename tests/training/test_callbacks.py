@@ -173,11 +173,10 @@ def test_time_left_is_that_of_the_steps_and_validations_left(monkeypatch, capsys
             progress.on_train_batch_end(batch, {"loss": 0.5})
             if epoch == 0 and batch < 2:
                 assert progress.seconds_left is None
-        progress.on_test_begin()
-        now[0] += 30.0
+        now[0] += 90.0 if epoch == 0 else 30.0
         progress.on_epoch_end(epoch, {"loss": 0.5, "val_loss": 0.25, "other": 1.0})
     assert progress.seconds_left == pytest.approx(20 * 2.0 + 2 * 30.0)
-    assert "20/40 230 s, about 1:40 left, loss 0.5, val_loss 0.25" in capsys.readouterr().out
+    assert "20/40 290 s, about 1:40 left, loss 0.5, val_loss 0.25" in capsys.readouterr().out
 
 
 @pytest.mark.once
