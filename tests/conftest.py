@@ -54,7 +54,7 @@ def run(portrait, tmp_path_factory) -> Path:
     from keras_vpgc.training.recipes import train_puppet
 
     folder = tmp_path_factory.mktemp("run") / "r"
-    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2, "previews": False}
     # Without shortcuts an untrained puppet is smooth, which a compressed video can hold.
     network = {"shortcuts": False}
     train_puppet(portrait, folder, "vpgc_tiny", network=network, recipe=recipe, verbose=0)

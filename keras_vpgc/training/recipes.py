@@ -434,9 +434,11 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
         stage=stage,
         **shared,
     )
-    for name, title, steps in (
-        ("driver_on_images", "Stage 2, on images", recipe.driver_image_steps),
-        ("joint", "Stage 2, driver and decoder", recipe.joint_steps),
+    rate = recipe.driver_learning_rate
+    for name, title, steps, highest in (
+        ("driver_on_images", "Stage 2, on images", recipe.driver_image_steps, rate / 2),
+        # A trained decoder forgets at a high rate.
+        ("joint", "Stage 2, driver and decoder", recipe.joint_steps, rate / 10),
     ):
         if not steps:
             continue
@@ -450,7 +452,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
             features,
             data.train,
             (data.held_images, held_features, data.held),
-            learning_rate=_rate(recipe.driver_learning_rate / 2, steps, recipe),
+            learning_rate=_rate(highest, steps, recipe),
             image_weight=recipe.driver_image_weight,
             perceptual=perceptual,
             perceptual_weight=recipe.perceptual_weight,

@@ -43,7 +43,7 @@ def finish(*arguments, **environment):
 
 
 def test_killed_stage_ends_as_one_that_was_never_killed(tmp_path):
-    """Optimisers, averages, order, augmentation, the discriminator's start: all go on."""
+    """Three optimisers, averages, order, sampling, augmentation, half an update: all go on."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     kill_after(killed / "checkpoints" / "codebook.npz", "stage", killed)
     assert not (killed / "end.npz").exists()
@@ -58,6 +58,7 @@ def test_killed_stage_ends_as_one_that_was_never_killed(tmp_path):
 
 @pytest.mark.slow
 def test_run_killed_in_each_of_its_stages(portrait, tmp_path):
+    """All phases, the discriminator joining in the midst of an epoch."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     environment = {"PORTRAIT": str(portrait.path)}
     for stage in ("codebook", "driver", "driver_on_images", "joint"):

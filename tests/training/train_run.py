@@ -60,7 +60,6 @@ def train_stage(run, augmentation):
     trainer = CodebookTrainer(
         PortraitAutoencoder.from_preset("vpgc_tiny", **AUTOENCODER),
         PatchDiscriminator(32, discriminator_channels=4, feature_maps=True),
-        adversarial_start=4,
         feature_matching_weight=1.0,
     )
     trainer.compile(
@@ -71,7 +70,7 @@ def train_stage(run, augmentation):
         run_eagerly=keras.backend.backend() == "tensorflow",
     )
     stage = Stage(run, "codebook", "Stage 1", 15, steps_per_epoch=3, checkpoint_seconds=0)
-    stage.fit(trainer, batches, validation_data=(images[:2],), validation_batch_size=2)
+    stage.fit(trainer, batches)
     values = [keras.ops.convert_to_numpy(v) for v in trainer.autoencoder.weights]
     np.savez(os.path.join(run, "end.npz"), *values)
 
