@@ -79,9 +79,11 @@ def test_loss_is_eq_8(rng):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"codebook": "vanilla", "num_codes": 16}], ids=["grid", "vanilla"]
+    "settings",
+    [{}, pytest.param({"codebook": "vanilla", "num_codes": 16}, marks=pytest.mark.once)],
+    ids=["grid", "vanilla"],
 )
-def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng):
+def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eager_tensorflow):
     autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", **settings)
     driver = PortraitDriver.from_preset("vpgc_tiny", texture_prior=not settings)
     if driver.codebook is not None:

@@ -97,7 +97,7 @@ def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
 
 
 @pytest.mark.parametrize("library", [pytest.param("keras", marks=pytest.mark.once), "keras-cv"])
-def test_training_takes_an_augmentation(library, portrait, tmp_path):
+def test_training_takes_an_augmentation(library, portrait, tmp_path, eager_tensorflow):
     if library == "keras":
         layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)
     else:
