@@ -25,20 +25,36 @@ class Recipe(BaseModel):
         driver_learning_rate: Adam's rate of the driver.
         driver_batch_size: Frames a step of stage 2.
         schedule: `"cosine"` decay over the steps, or `"constant"`.
+        warmup_steps: Steps in which each stage's rates rise from 0.
+        average: Keep averages of the weights, each step keeping that share of the old ones, and
+            validate and end with them; `None` for none. See `AveragingAdam`.
+        accumulate: Batches of one update; the steps count batches.
         l1_weight, perceptual_weight: Weights of the losses.
+        perceptual: `"lpips-vgg"`, `"lpips-alex"`, `"vgg19"` (pix2pixHD's sum), or `None`.
         feature_weight: lambda of Eq. 8.
+        temporal_weight: Weight of the driver's temporal term, see `FeatureLoss`.
         driver_image_steps: Steps of stage 2 after these, in which the driver also learns from the
             images, see `keras_vpgc.training.fit_driver_on_images`; at half the rate.
         driver_image_weight: Weight of the image term then.
         region_weights: How much more than others pixels of `"face"`, `"eyes"` and `"mouth"` count
             in L1 and in the image term; `None` for all alike.
+        joint_steps: Steps at the very end in which driver and decoder learn from the images
+            together, through the frozen codes.
         scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
+        rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
+            all frames alike, see `keras_vpgc.data.sampling`.
         adversarial: `"hinge"`, `"lsgan"`, or `None` for none.
-        adversarial_weight: See `CodebookTrainer`.
+        adversarial_weight, adaptive, feature_matching_weight: See `CodebookTrainer`.
         adversarial_start: Step at which it begins; `None` for half of the steps.
         precision: Keras dtype policy of the training; the puppet is float32 anyway.
         context_mode: `"centered"` or `"causal"` neighbours for the driver.
         time_limit: Seconds after which a stage stops early, or `None`.
+        patience: Validations without a better one after which a stage stops, or `None`.
+        keep: `"last"` or `"best"` (by validation): the weights that a stage ends with.
+        checkpoint_seconds: How often a checkpoint may be saved, at the end of an epoch.
+        previews: Write pictures of validation frames while it trains?
+        tensorboard: Write event files for TensorBoard, where tensorboardX is installed?
+        wandb: Project at Weights & Biases, or `None`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,19 +68,34 @@ class Recipe(BaseModel):
     driver_learning_rate: float = Field(gt=0)
     driver_batch_size: int = Field(ge=1)
     schedule: Literal["cosine", "constant"]
+    warmup_steps: int = Field(ge=0)
+    average: float | None = Field(gt=0, lt=1)
+    accumulate: int = Field(ge=1)
     l1_weight: float = Field(ge=0)
+    perceptual: Literal["lpips-vgg", "lpips-alex", "vgg19"] | None
     perceptual_weight: float = Field(ge=0)
     feature_weight: float = Field(gt=0)
+    temporal_weight: float = Field(ge=0)
     driver_image_steps: int = Field(ge=0)
     driver_image_weight: float = Field(gt=0)
+    joint_steps: int = Field(ge=0)
     region_weights: dict[Literal["face", "eyes", "mouth"], float] | None
     scale_jitter: float = Field(ge=0, lt=1)
+    rare_frames: float = Field(ge=0)
     adversarial: Literal["hinge", "lsgan"] | None
     adversarial_weight: float = Field(ge=0)
+    adaptive: bool
+    feature_matching_weight: float = Field(ge=0)
     adversarial_start: int | None = Field(ge=0)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     context_mode: Literal["centered", "causal"] = "centered"
     time_limit: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    keep: Literal["last", "best"] = "last"
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    previews: bool = True
+    tensorboard: bool = True
+    wandb: str | None = None
 
 
 class TrainConfig(BaseModel):

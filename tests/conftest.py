@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,6 +17,27 @@ import pytest
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(1)
+
+
+@contextlib.contextmanager
+def untraced():
+    """TensorFlow takes far longer to trace a training step than to run it a few times."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eager_tensorflow():
+    with untraced():
+        yield
 
 
 @pytest.fixture
@@ -54,8 +76,9 @@ def run(portrait, tmp_path_factory) -> Path:
     from keras_vpgc.training.recipes import train_puppet
 
     folder = tmp_path_factory.mktemp("run") / "r"
-    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2, "previews": False}
     # Without shortcuts an untrained puppet is smooth, which a compressed video can hold.
     network = {"shortcuts": False}
-    train_puppet(portrait, folder, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
+    with untraced():
+        train_puppet(portrait, folder, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     return folder

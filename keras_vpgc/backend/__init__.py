@@ -1,7 +1,9 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
-`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; each file's
-docstrings say what they promise.
+`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
+(`adam_class`, `move_towards`, `swap`), on several devices (`average_gradients`,
+`mean_over_devices`, `share`) and on where arrays lie (`to_device`, `take`, `free_memory`,
+`keeps_device_batches`, `jitted`, `on_host`); each file's docstrings say what they promise.
 """
 
 import importlib
@@ -24,5 +26,38 @@ train_step = _module.train_step
 test_step = _module.test_step
 compiled = _module.compiled
 jit_by_default = _module.jit_by_default
+adam_class = _module.adam_class
+move_towards = _module.move_towards
+swap = _module.swap
+average_gradients = _module.average_gradients
+mean_over_devices = _module.mean_over_devices
+share = _module.share
+out_of_memory = _module.out_of_memory
+to_device = _module.to_device
+take = _module.take
+free_memory = _module.free_memory
+keeps_device_batches = _module.keeps_device_batches
+jitted = _module.jitted
+on_host = _module.on_host
 
-__all__ = ["compiled", "jit_by_default", "test_step", "train_step", "value_and_grad", "vjp"]
+__all__ = [
+    "adam_class",
+    "average_gradients",
+    "compiled",
+    "free_memory",
+    "jit_by_default",
+    "jitted",
+    "keeps_device_batches",
+    "mean_over_devices",
+    "move_towards",
+    "on_host",
+    "out_of_memory",
+    "share",
+    "swap",
+    "take",
+    "test_step",
+    "to_device",
+    "train_step",
+    "value_and_grad",
+    "vjp",
+]

@@ -1,4 +1,6 @@
-"""Gradients, custom steps and compiled inference on JAX."""
+"""Gradients, custom steps, compiled inference and arrays on the device on JAX."""
+
+import contextlib
 
 import jax
 import keras
@@ -112,3 +114,107 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile training steps unless the user says otherwise?"""
     return True
+
+
+def adam_class():
+    """`keras.optimizers.Adam`, or what stands for it: the class to derive from."""
+    return keras.optimizers.Adam
+
+
+def move_towards(averages, variables, share):
+    """Move variables a part of the way towards others of the same shapes.
+
+    Args:
+        averages: Keras variables to move.
+        variables: Where to.
+        share: Scalar tensor in [0, 1].
+    """
+    for average, variable in zip(averages, variables, strict=True):
+        average.assign(average + share * (variable - average))
+
+
+def swap(first, second):
+    """Exchange the values of two lists of Keras variables."""
+    for a, b in zip(first, second, strict=True):
+        old_a, old_b = a.value, b.value
+        a.assign(old_b)
+        b.assign(old_a)
+
+
+def average_gradients(grads):
+    """Gradients of the whole batch, where an optimiser gets those of this device's part.
+
+    On JAX a step sees the whole batch, whatever the devices it lies on.
+    """
+    return grads
+
+
+def mean_over_devices(tensors):
+    """Mean of each tensor over the devices, on all of them."""
+    return tensors
+
+
+def share(grads):
+    """Gradients as an optimiser wants them that adds up those of all devices."""
+    return grads
+
+
+def out_of_memory(error) -> bool:
+    """Does an exception say that memory was too small?"""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def to_device(array):
+    """Copy an array to where the models compute.
+
+    Args:
+        array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
+
+    Returns:
+        Tensor of the same shape and type.
+    """
+    return jax.device_put(array)
+
+
+def take(array, indices):
+    """Some rows of a tensor, picked where it lies.
+
+    Args:
+        array: Tensor `(n, ...)`, see `to_device`.
+        indices: Ints in [0, n) of any shape, numpy or tensor.
+
+    Returns:
+        Tensor `(*indices.shape, ...)`.
+    """
+    return jax.numpy.take(array, indices, axis=0, mode="clip")
+
+
+def free_memory():
+    """Bytes of the accelerator's memory that are still free; `None` where there is none."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
+
+
+def keeps_device_batches() -> bool:
+    """Do batches that lie on the accelerator already reach a step of `fit` as they are?"""
+    return True
+
+
+def jitted(function):
+    """A pure function, compiled once a shape of its arguments.
+
+    Args:
+        function: Takes and returns tensors, numpy arrays or structures of them.
+
+    Returns:
+        A function of the same arguments.
+    """
+    return jax.jit(function)
+
+
+def on_host():
+    """A scope in which layers and operations compute by the processor, in this thread."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to use the accelerator alone
+        return contextlib.nullcontext()

@@ -1,5 +1,6 @@
-"""Gradients, custom steps and compiled inference on TensorFlow."""
+"""Gradients, custom steps, compiled inference and arrays on the device on TensorFlow."""
 
+import keras
 import tensorflow as tf
 
 
@@ -72,3 +73,113 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile by XLA? On a CPU that takes a minute and gains nothing (`docs/results.md`)."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def adam_class():
+    """`keras.optimizers.Adam`, or what stands for it: the class to derive from."""
+    return keras.optimizers.Adam
+
+
+def move_towards(averages, variables, share):
+    """Move variables a part of the way towards others of the same shapes.
+
+    Args:
+        averages: Keras variables to move.
+        variables: Where to.
+        share: Scalar tensor in [0, 1].
+    """
+    for average, variable in zip(averages, variables, strict=True):
+        average.assign(average.value + share * (variable.value - average.value))
+
+
+def swap(first, second):
+    """Exchange the values of two lists of Keras variables."""
+    for a, b in zip(first, second, strict=True):
+        old_a, old_b = tf.identity(a.value), tf.identity(b.value)
+        a.assign(old_b)
+        b.assign(old_a)
+
+
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def average_gradients(grads):
+    """Gradients of the whole batch, where an optimiser gets those of this device's part.
+
+    On TensorFlow Keras adds up those of all devices itself.
+    """
+    return grads
+
+
+def mean_over_devices(tensors):
+    """Mean of each tensor over the devices, on all of them."""
+    if _replicas() == 1:
+        return tensors
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+
+def share(grads):
+    """Gradients as an optimiser wants them that adds up those of all devices."""
+    count = _replicas()
+    return grads if count == 1 else [g / count for g in grads]
+
+
+def out_of_memory(error) -> bool:
+    """Does an exception say that memory was too small?"""
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
+
+def to_device(array):
+    """Copy an array to where the models compute.
+
+    Args:
+        array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
+
+    Returns:
+        Tensor of the same shape and type.
+    """
+    return tf.convert_to_tensor(array)
+
+
+def take(array, indices):
+    """Some rows of a tensor, picked where it lies.
+
+    Args:
+        array: Tensor `(n, ...)`, see `to_device`.
+        indices: Ints in [0, n) of any shape, numpy or tensor.
+
+    Returns:
+        Tensor `(*indices.shape, ...)`.
+    """
+    return tf.gather(array, indices)
+
+
+def free_memory():
+    """Bytes of the accelerator's memory that are still free; `None`, as TensorFlow hides it."""
+    return None
+
+
+def keeps_device_batches() -> bool:
+    """Do batches that lie on the accelerator already reach a step of `fit` as they are?
+
+    No: Keras feeds TensorFlow by `tf.data`, from the host's memory.
+    """
+    return False
+
+
+def jitted(function):
+    """A pure function, as it is.
+
+    Args:
+        function: Takes and returns tensors, numpy arrays or structures of them.
+
+    Returns:
+        A function of the same arguments.
+    """
+    return function
+
+
+def on_host():
+    """A scope in which layers and operations compute by the processor, in this thread."""
+    return tf.device("CPU:0")

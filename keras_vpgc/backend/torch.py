@@ -1,5 +1,9 @@
-"""Gradients, custom steps and compiled inference on PyTorch."""
+"""Gradients, custom steps, compiled inference and arrays on the device on PyTorch."""
 
+import warnings
+
+import keras
+import numpy as np
 import torch
 
 
@@ -86,3 +90,138 @@ def compiled(model):
 def jit_by_default() -> bool:
     """Compile training steps? PyTorch's compiler fails on such a step on a CPU."""
     return False
+
+
+def adam_class():
+    """`keras.optimizers.Adam`, or what stands for it: the class to derive from.
+
+    Keras gives its users another class on PyTorch, which updates all variables at once; a class
+    derived from the public one would update them one by one, four times as slowly.
+    """
+    with keras.device("cpu"):
+        return type(keras.optimizers.Adam())
+
+
+@torch.no_grad()
+def move_towards(averages, variables, share):
+    """Move variables a part of the way towards others of the same shapes.
+
+    Args:
+        averages: Keras variables to move.
+        variables: Where to.
+        share: Scalar tensor in [0, 1].
+    """
+    targets = [x.value for x in averages]
+    steps = torch._foreach_sub([x.value for x in variables], targets)
+    torch._foreach_mul_(steps, torch.as_tensor(share, device=targets[0].device))
+    torch._foreach_add_(targets, steps)
+
+
+@torch.no_grad()
+def swap(first, second):
+    """Exchange the values of two lists of Keras variables."""
+    for a, b in zip(first, second, strict=True):
+        old = a.value.detach().clone()
+        a.assign(b.value)
+        b.assign(old)
+
+
+def _group():
+    """Are there other processes that train along?"""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def average_gradients(grads):
+    """Gradients of the whole batch, where an optimiser gets those of this device's part.
+
+    Under `torchrun` each process computes those of its part.
+    """
+    return mean_over_devices(grads)
+
+
+def mean_over_devices(tensors):
+    """Mean of each tensor over the devices, on all of them."""
+    if not _group():
+        return tensors
+    # All in one message: a model has hundreds of small tensors.
+    flat = torch.cat([x.detach().reshape(-1).float() for x in tensors])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    pieces = flat.split([x.numel() for x in tensors])
+    return [p.reshape(x.shape).to(x.dtype) for p, x in zip(pieces, tensors, strict=True)]
+
+
+def share(grads):
+    """Gradients as an optimiser wants them that adds up those of all devices."""
+    return grads
+
+
+def out_of_memory(error) -> bool:
+    """Does an exception say that memory was too small?"""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        "can't allocate memory" in str(error)
+    )
+
+
+def to_device(array):
+    """Copy an array to where the models compute.
+
+    Args:
+        array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
+
+    Returns:
+        Tensor of the same shape and type.
+    """
+    with warnings.catch_warnings():
+        # Of arrays that cannot be written, which nobody does here.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(_device())
+
+
+def _device():
+    return keras.ops.zeros(()).device
+
+
+def take(array, indices):
+    """Some rows of a tensor, picked where it lies.
+
+    Args:
+        array: Tensor `(n, ...)`, see `to_device`.
+        indices: Ints in [0, n) of any shape, numpy or tensor.
+
+    Returns:
+        Tensor `(*indices.shape, ...)`.
+    """
+    # Not to wait for the work that is queued on the device.
+    return array[torch.as_tensor(indices).long().to(array.device, non_blocking=True)]
+
+
+def free_memory():
+    """Bytes of the accelerator's memory that are still free; `None` where there is none."""
+    device = _device()
+    if device.type != "cuda":
+        return None
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def keeps_device_batches() -> bool:
+    """Do batches that lie on the accelerator already reach a step of `fit` as they are?"""
+    return True
+
+
+def jitted(function):
+    """A pure function, run without gradients.
+
+    Args:
+        function: Takes and returns tensors, numpy arrays or structures of them.
+
+    Returns:
+        A function of the same arguments.
+    """
+    return torch.no_grad()(function)
+
+
+def on_host():
+    """A scope in which layers and operations compute by the processor, in this thread."""
+    return keras.device("cpu")

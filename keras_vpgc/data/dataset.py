@@ -1,11 +1,22 @@
-"""Batches for `fit`, out of arrays in memory."""
+"""Batches for `fit`, out of arrays."""
+
+import contextlib
+import inspect
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
+from keras import ops
 
+from keras_vpgc import backend
+from keras_vpgc.data.sampling import resample
 from keras_vpgc.errors import VPGCError
 
 CONTEXT_MODES = ("centered", "causal")
+CACHES = ("auto", "host", "device")
+# Of the accelerator's free memory; the rest is for the network and its gradients.
+DEVICE_SHARE = 0.4
 
 
 def context_indices(count: int, context: int, mode: str = "centered") -> np.ndarray:
@@ -47,26 +58,166 @@ def check_batch(batch_size: int, count: int):
 
 
 class _Shuffled(keras.utils.PyDataset):
-    """Seeded batches without end: batch `i` of the run is the same whenever it is asked for."""
+    """Seeded batches without end: batch `i` of the run is the same whenever it is asked for.
 
-    def __init__(self, count, batch_size, steps, seed, start=0, **kwargs):
+    Args:
+        count: Number of examples.
+        batch_size: Examples a batch, of all shards together.
+        steps: Batches an epoch of `fit`. Give `shuffle=False` to `fit`, or it deals the batches of
+            an epoch in an order that no seed repeats.
+        seed: Seed of order and augmentation.
+        start: Number of batches already trained on, to go on with the same ones.
+        sampling: Float `(count,)`, how often each example comes, see
+            `keras_vpgc.data.sampling.rare_frame_weights`. Of each `count` examples drawn, one
+            comes as often as its share of the weights says, rounded up or down. Default: every
+            example once.
+        shard: Pair of this process's rank and the number of processes that share each batch; each
+            gets its contiguous part. Default: all.
+        partners: Int `(count,)`: each example drawn is followed by this one. Default: none.
+        prefetch: Number of batches made ahead in as many threads, where the arrays are in the
+            host's memory. Unlike the `workers` of Keras it never changes which batch comes when.
+        **kwargs: Arguments of `keras.utils.PyDataset`.
+
+    Raises:
+        VPGCError: if a batch is larger than the data or cannot be divided, or weights do not fit.
+    """
+
+    def __init__(
+        self,
+        count,
+        batch_size,
+        steps,
+        seed,
+        start=0,
+        sampling=None,
+        shard=None,
+        partners=None,
+        prefetch=0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         check_batch(batch_size, count)
         self.count, self.batch_size, self.steps, self.seed = count, batch_size, steps, seed
         self.done = start
+        self.sampling = None if sampling is None else _check_sampling(sampling, count)
+        self.rank, ranks = _check_shard(shard)
+        self.partners, together = partners, 1 if partners is None else 2
+        if batch_size % (together * ranks):
+            parts = " and ".join(
+                ["pairs of frames"] * (together > 1) + [f"{ranks} processes"] * (ranks > 1)
+            )
+            raise VPGCError(
+                f"A batch of {batch_size} frames cannot be divided into {parts}: choose a batch "
+                f"size that is a multiple of {together * ranks}."
+            )
+        self.together, self.part = together, batch_size // together // ranks
+        self.draws = self.part * ranks
+        self._within, self._asked = False, 0
+        self._pool = ThreadPoolExecutor(prefetch) if prefetch else None
+        self.prefetch, self._ahead = prefetch, dict[int, Future]()
+        self._lock = threading.Lock()
+        self.cache, self.arrays = "host", None
 
     def __len__(self):
         return self.steps
 
-    def on_epoch_end(self):
-        self.done += self.steps
+    def on_epoch_begin(self):
+        self._within = True
 
-    def chosen(self, index):
-        """Frame numbers of a batch: every frame once before any comes again."""
-        position = (self.done + index) * self.batch_size + np.arange(self.batch_size)
+    def on_epoch_end(self):
+        # Before its first epoch `fit` may look at a batch or two, and calls this in any case.
+        if self._within and (self._asked >= self.steps or self.use_multiprocessing):
+            self.done += self.steps
+        self._within, self._asked = False, 0
+
+    def __getitem__(self, index):
+        batch = self.done + index
+        with self._lock:
+            self._asked += 1
+        if self.cache == "device" or self._pool is None:
+            return self.make(batch)
+        with self._lock:
+            for i in [i for i in self._ahead if not batch <= i <= batch + self.prefetch]:
+                self._ahead.pop(i).cancel()
+            for i in range(batch, batch + self.prefetch + 1):
+                if i not in self._ahead:
+                    self._ahead[i] = self._pool.submit(self.make, i)
+            wanted = self._ahead.pop(batch)
+        return wanted.result()
+
+    def make(self, batch):
+        """Batch number `batch` of the run, counted from 0."""
+        raise NotImplementedError
+
+    def keep(self, cache, arrays, suits=True):
+        """Decide where the arrays lie during training.
+
+        Args:
+            cache: See `FrameBatches`.
+            arrays: Dict of numpy arrays with `count` rows, or for each frame one.
+            suits: Should `"auto"` consider the device at all?
+        """
+        if cache not in CACHES:
+            raise VPGCError(f"There is no cache {cache!r}: choose 'auto', 'host' or 'device'.")
+        if cache == "auto":
+            free = backend.free_memory() if suits else None
+            size = sum(a.nbytes for a in arrays.values())
+            # A distribution divides what comes from the host among its devices.
+            alone = keras.distribution.distribution() is None
+            cache = "device" if free and alone and size <= DEVICE_SHARE * free else "host"
+        if cache == "device" and backend.keeps_device_batches():
+            self.cache = "device"
+            self.arrays = {name: backend.to_device(a) for name, a in arrays.items()}
+            self.gather = backend.jitted(self.pick)
+
+    def pick(self, arrays, chosen, *more):
+        """A batch out of arrays on the device."""
+        raise NotImplementedError
+
+    def own(self, values):
+        """This shard's part of one value for each draw, the same for both of a pair."""
+        values = values[self.rank * self.part : (self.rank + 1) * self.part]
+        return np.repeat(values, self.together)
+
+    def chosen(self, batch):
+        """Numbers of a batch's examples: every one once before any comes again, or by weight."""
+        position = batch * self.draws + self.rank * self.part + np.arange(self.part)
         rounds, places = np.divmod(position, self.count)
-        orders = {r: np.random.default_rng((self.seed, r)).permutation(self.count) for r in rounds}
-        return np.array([orders[r][p] for r, p in zip(rounds, places, strict=True)])
+        orders = {r: self._order(r) for r in np.unique(rounds)}
+        chosen = np.array([orders[r][p] for r, p in zip(rounds, places, strict=True)])
+        if self.partners is None:
+            return chosen
+        return np.stack([chosen, self.partners[chosen]], axis=1).ravel()
+
+    def _order(self, turn):
+        rng = np.random.default_rng((self.seed, turn))
+        if self.sampling is None:
+            return rng.permutation(self.count)
+        return rng.permutation(resample(self.sampling, rng))
+
+
+def _check_sampling(sampling, count):
+    sampling = np.asarray(sampling, "float64")
+    if sampling.shape != (count,):
+        raise VPGCError(
+            f"Sampling weights of shape {sampling.shape} do not belong to {count} frames: give one "
+            "weight a frame."
+        )
+    if not (np.isfinite(sampling).all() and (sampling >= 0).all() and sampling.sum() > 0):
+        raise VPGCError(
+            "Sampling weights must be finite, not negative and not all zero: choose others."
+        )
+    return sampling
+
+
+def _check_shard(shard):
+    rank, ranks = shard or (0, 1)
+    if not 0 <= rank < ranks:
+        raise VPGCError(
+            f"There is no shard {rank} of {ranks}: give (rank, count) with a rank from 0 to "
+            "count - 1."
+        )
+    return rank, ranks
 
 
 # How much a pixel of each region counts, a pixel elsewhere counting 1.
@@ -94,52 +245,104 @@ def weigh_regions(landmarks, size: int, weights=None) -> np.ndarray:
     weigh_regions(portrait.landmarks[:4], 128, {"mouth": 8.0})
     ```
     """
-    weights = REGION_WEIGHTS if weights is None else weights
-    result = np.ones((len(landmarks), size, size), "float32")
-    for name, weight in weights.items():
-        if name not in _REGIONS:
-            raise VPGCError(
-                f"There is no region {name!r} to weigh: choose of {', '.join(_REGIONS)}."
-            )
-        points = np.asarray(landmarks)[:, _REGIONS[name]] * size
+    return _Regions(landmarks, size, weights).weigh()
+
+
+class _Regions:
+    """The boxes of face, eyes and mouth of each image, found once.
+
+    Attributes:
+        boxes: Int32 `(n, regions, 4)`: left, top, right and bottom in pixels, the latter two
+            exclusive.
+    """
+
+    def __init__(self, landmarks, size, weights):
+        weights = REGION_WEIGHTS if weights is None else weights
+        for name in weights:
+            if name not in _REGIONS:
+                raise VPGCError(
+                    f"There is no region {name!r} to weigh: choose of {', '.join(_REGIONS)}."
+                )
+        self.size, self.values = size, list(weights.values())
+        self.boxes = np.zeros((len(landmarks), len(weights), 4), "int32")
         # Lids and lips reach beyond their landmarks.
         margin = 0.025 * size
-        low = np.clip(points.min(1) - margin, 0, size).astype(int)
-        high = np.clip(np.ceil(points.max(1) + margin), 0, size).astype(int)
-        for image, (x, y), (right, bottom) in zip(result, low, high, strict=True):
-            box = image[y:bottom, x:right]
-            np.maximum(box, weight, out=box)
-    return result / result.mean(axis=(1, 2), keepdims=True)
+        for place, name in enumerate(weights):
+            points = np.asarray(landmarks)[:, _REGIONS[name]] * size
+            self.boxes[:, place, :2] = np.clip(points.min(1) - margin, 0, size)
+            self.boxes[:, place, 2:] = np.clip(np.ceil(points.max(1) + margin), 0, size)
+
+    def weigh(self, chosen=slice(None)):
+        """See `weigh_regions`."""
+        boxes = self.boxes[chosen]
+        result = np.ones((len(boxes), self.size, self.size), "float32")
+        for image, regions in zip(result, boxes, strict=True):
+            for (x, y, right, bottom), weight in zip(regions, self.values, strict=True):
+                box = image[y:bottom, x:right]
+                np.maximum(box, weight, out=box)
+        return result / result.mean(axis=(1, 2), keepdims=True)
+
+    def weigh_on_device(self, boxes):
+        """The same, out of a tensor of boxes."""
+        place = ops.arange(self.size)
+        result = ops.ones((boxes.shape[0], self.size, self.size))
+        for i, weight in enumerate(self.values):
+            x, y, right, bottom = (boxes[:, i, j, None] for j in range(4))
+            rows, columns = ((place >= a) & (place < b) for a, b in ((y, bottom), (x, right)))
+            inside = rows[:, :, None] & columns[:, None, :]
+            result = ops.where(inside, ops.maximum(result, weight), result)
+        return result / ops.mean(result, axis=(1, 2), keepdims=True)
 
 
 class FrameBatches(_Shuffled):
     """Shuffled batches of images, for stage 1.
 
     Args:
-        images: uint8 `(n, s, s, 3)`.
-        batch_size: Images a batch.
+        images: uint8 `(n, s, s, 3)`; a `numpy.memmap` serves where they exceed the memory.
+        batch_size: Images a batch, of all shards together.
         steps: Batches an epoch of `fit`.
-        seed: The order's seed.
+        seed: Seed of the order and of the augmentation.
         augmentation: A Keras (or keras-cv) preprocessing layer, or any callable, on float32 RGB
-            batches in [0, 255]; called with `training=True`. Default: none.
+            batches in [0, 255]; called with `training=True`. Default: none. See `augment` for
+            what makes it repeatable.
         start: Number of batches already trained on, to go on with the same order.
         landmarks: Float `(n, points, 2)` of the images, to weigh regions; default: none.
         region_weights: See `weigh_regions`. An augmentation that moves the face moves it out of
             its regions.
+        sampling: Float `(n,)`, how often each image comes, see
+            `keras_vpgc.data.sampling.rare_frame_weights`; default: all alike.
+        shard: `(rank, count)` for data-parallel training: each process gets its contiguous part
+            of every batch; default: all.
+        prefetch: Number of batches made ahead in as many threads, where the images are in the
+            host's memory; default 0. Unlike Keras's `workers` it never changes which batch comes
+            when.
+        cache: Where the images lie. `"device"`: once for all in the accelerator's memory, so that
+            a step sends indices alone; a Keras layer augments them there. `"host"`: in the host's
+            memory, where a Keras layer without weights computes too, so as not to wait for the
+            step. `"auto"`: on an accelerator if they take at most 40% of its free memory, no
+            `keras.distribution` is set and the augmentation is a Keras layer or none, else on
+            the host. On TensorFlow always the host, as `fit` reads from there by `tf.data`. The
+            attribute `cache` says which it became.
         **kwargs: Arguments of `keras.utils.PyDataset`.
 
+    Batch `i` of the run depends on `seed` and `i` alone, its augmentation too, so that a run that
+    goes on at `start=i` sees what the whole run would have seen. Give `shuffle=False` to `fit`,
+    which else deals the batches of an epoch in an order of its own.
+
     Returns of `[i]`:
-        Tuple of a uint8 array `(batch_size, s, s, 3)` and, with landmarks, the weights of its
-        pixels, float32 `(batch_size, s, s, 1)`.
+        Tuple of a uint8 array `(b, s, s, 3)` and, with landmarks, the weights of its pixels,
+        float32 `(b, s, s, 1)`; `b` is `batch_size`, or this shard's part of it. Tensors of the
+        backend where the images lie on the device.
 
     Raises:
-        VPGCError: if a batch is larger than the data.
+        VPGCError: if a batch is larger than the data or cannot be divided among the shards, or
+            the sampling weights do not fit.
 
     Example:
 
     ```python
     batches = FrameBatches(images, 4, steps=100, augmentation=keras.layers.RandomBrightness(0.1))
-    trainer.fit(batches, epochs=10)
+    trainer.fit(batches, epochs=10, shuffle=False)
     ```
     """
 
@@ -153,22 +356,37 @@ class FrameBatches(_Shuffled):
         start=0,
         landmarks=None,
         region_weights=None,
+        cache="auto",
         **kwargs,
     ):
         super().__init__(len(images), batch_size, steps, seed, start, **kwargs)
         self.images = images
         self.augmentation = augmentation
-        self.landmarks, self.region_weights = landmarks, region_weights
+        self.regions = None
+        arrays = {"images": images}
+        if landmarks is not None:
+            self.regions = _Regions(landmarks, images.shape[1], region_weights)
+            arrays["boxes"] = self.regions.boxes
+        self.keep(cache, arrays, augmentation is None or _computes_in_keras(augmentation))
 
-    def __getitem__(self, index):
-        chosen = self.chosen(index)
-        images = self.images[chosen]
+    def make(self, batch):
+        chosen = self.chosen(batch)
+        if self.cache == "device":
+            images, *weights = self.gather(self.arrays, chosen)
+        else:
+            images, weights = np.asarray(self.images[chosen]), []
+            if self.regions is not None:
+                weights = [self.regions.weigh(chosen)[..., None]]
         if self.augmentation is not None:
-            images = augment(self.augmentation, images)
-        if self.landmarks is None:
+            images = augment(self.augmentation, images, (self.seed, batch, self.rank))
+        return (images, *weights)
+
+    def pick(self, arrays, chosen):
+        images = backend.take(arrays["images"], chosen)
+        if self.regions is None:
             return (images,)
-        weights = weigh_regions(self.landmarks[chosen], images.shape[1], self.region_weights)
-        return images, weights[..., None]
+        boxes = backend.take(arrays["boxes"], chosen)
+        return images, self.regions.weigh_on_device(boxes)[..., None]
 
 
 class DriverBatches(_Shuffled):
@@ -181,9 +399,31 @@ class DriverBatches(_Shuffled):
         batch_size, steps, seed, start: As for `FrameBatches`.
         scale_jitter: Each example's drawings are enlarged about their middle by a factor drawn
             between `1 - scale_jitter` and `1 + scale_jitter`, the same for all of its neighbours.
+        pairs: Is each example followed by the next frame of the clip, for a loss on what changes
+            between two frames? A batch is then `t0, t0 + 1, t1, t1 + 1, ...`; where `t + 1` is no
+            training example `t - 1` follows, and `t` itself where neither is. Both are enlarged
+            alike.
+        indices: Int `(m,)`, the frame numbers of the training examples; needed for `pairs`.
+        cache: Where heatmaps and features lie, see `FrameBatches`. On the device the drawings are
+            enlarged in floats rather than in steps of 1/32 of a pixel.
+        **kwargs: `sampling`, `shard` and `prefetch` as for `FrameBatches`, and arguments of
+            `keras.utils.PyDataset`.
 
     Returns of `[i]`:
-        Pair of float32 heatmaps `(batch_size, s, s, context)` in [0, 1] and float32 features.
+        Pair of float32 heatmaps `(b, s, s, context)` in [0, 1] and float32 features, `b` as for
+        `FrameBatches`.
+
+    Raises:
+        VPGCError: as `FrameBatches`; for pairs without `indices`, or an odd batch.
+
+    Example:
+
+    ```python
+    batches = DriverBatches(
+        heatmaps, context_indices(len(heatmaps), 7)[train], features, 8, 100, pairs=True,
+        indices=train,
+    )
+    ```
     """
 
     def __init__(
@@ -196,24 +436,73 @@ class DriverBatches(_Shuffled):
         seed=0,
         start=0,
         scale_jitter=0.0,
+        pairs=False,
+        indices=None,
+        cache="auto",
         **kwargs,
     ):
-        super().__init__(len(features), batch_size, steps, seed, start, **kwargs)
+        partners = _next_frames(indices, len(features)) if pairs else None
+        super().__init__(len(features), batch_size, steps, seed, start, partners=partners, **kwargs)
         self.heatmaps, self.neighbours, self.features = heatmaps, neighbours, features
         self.scale_jitter = scale_jitter
+        self.keep(cache, self.cached())
+        if self.cache == "device" and scale_jitter:
+            self.middles = _middles(heatmaps, neighbours)
 
-    def __getitem__(self, index):
-        chosen = self.chosen(index)
-        return self.inputs(index, chosen), self.features[chosen].astype("float32")
+    def cached(self):
+        """What the device may keep."""
+        features = self.features
+        if features.dtype == "float64":
+            features = features.astype("float32")
+        return {"heatmaps": self.heatmaps, "features": features}
 
-    def inputs(self, index, chosen):
+    def make(self, batch):
+        chosen = self.chosen(batch)
+        if self.cache == "device":
+            return self.gather(self.arrays, chosen, *self.drawn(batch, chosen))
+        return self.inputs(batch, chosen), np.asarray(self.features[chosen], "float32")
+
+    def drawn(self, batch, chosen):
+        """What `pick` needs besides the chosen examples: neighbours, and how to enlarge them."""
+        if not self.scale_jitter:
+            return (self.neighbours[chosen],)
+        factors = self.factors(batch).astype("float32")
+        return self.neighbours[chosen], factors, self.middles[chosen]
+
+    def pick(self, arrays, chosen, neighbours, factors=None, middles=None):
+        heatmaps = ops.moveaxis(backend.take(arrays["heatmaps"], neighbours), 1, -1)
+        heatmaps = ops.cast(heatmaps, "float32") / 255.0
+        if factors is not None:
+            heatmaps = _enlarge_on_device(heatmaps, factors, middles)
+        return heatmaps, ops.cast(backend.take(arrays["features"], chosen), "float32")
+
+    def inputs(self, batch, chosen):
         """Heatmaps of the chosen examples, the driver's input."""
+        if not self.scale_jitter:
+            return stack_context(self.heatmaps, self.neighbours[chosen])
         heatmaps = self.heatmaps[self.neighbours[chosen]]
-        if self.scale_jitter:
-            rng = np.random.default_rng((self.seed, self.done + index, 1))
-            factors = rng.uniform(1 - self.scale_jitter, 1 + self.scale_jitter, len(chosen))
-            heatmaps = np.stack([_enlarge(h, f) for h, f in zip(heatmaps, factors, strict=True)])
+        factors = self.factors(batch)
+        heatmaps = np.stack([_enlarge(h, f) for h, f in zip(heatmaps, factors, strict=True)])
         return np.moveaxis(heatmaps, 1, -1).astype("float32") / 255.0
+
+    def factors(self, batch):
+        """By how much each example's drawings are enlarged."""
+        rng = np.random.default_rng((self.seed, batch, 1))
+        low, high = 1 - self.scale_jitter, 1 + self.scale_jitter
+        return self.own(rng.uniform(low, high, self.draws))
+
+
+def _next_frames(indices, count):
+    """Which example follows each: that of the next frame, else of the one before, else itself."""
+    if indices is None or len(indices) != count:
+        given = "none" if indices is None else len(indices)
+        raise VPGCError(
+            f"Pairs of frames need the frame numbers of all {count} training examples; received "
+            f"{given}: give them as indices."
+        )
+    frames = [int(frame) for frame in indices]
+    place = {frame: i for i, frame in enumerate(frames)}
+    return np.array([place.get(f + 1, place.get(f - 1, i)) for i, f in enumerate(frames)])
 
 
 def _enlarge(drawings, factor):
@@ -228,15 +517,41 @@ def _enlarge(drawings, factor):
     return np.stack([cv2.warpAffine(d, matrix, d.shape[::-1]) for d in drawings])
 
 
+def _middles(heatmaps, neighbours):
+    """The middle x and y of what each example's drawings show, float32 `(m, 2)`."""
+    ends = []
+    for axis in (1, 2):
+        drawn = heatmaps.any(axis=axis)
+        first, last = drawn.argmax(1), drawn.shape[1] - 1 - drawn[:, ::-1].argmax(1)
+        # Where nothing is drawn there is nothing to enlarge.
+        first = np.where(drawn.any(1), first, drawn.shape[1])
+        ends.append(first[neighbours].min(1) + np.where(drawn.any(1), last, 0)[neighbours].max(1))
+    return np.stack(ends, -1).astype("float32") / 2
+
+
+def _enlarge_on_device(drawings, factors, middles):
+    """`_enlarge` of a tensor `(b, s, s, t)`: bilinear, along the columns, then the rows."""
+    place = ops.arange(drawings.shape[1], dtype="float32")
+    factors, middles = ops.convert_to_tensor(factors), ops.convert_to_tensor(middles)
+
+    def spread(middle):
+        source = middle[:, None] + (place - middle[:, None]) / factors[:, None]
+        return ops.maximum(1.0 - ops.abs(source[:, :, None] - place), 0.0)
+
+    drawings = ops.einsum("byi,bijt->byjt", spread(middles[:, 1]), drawings)
+    return ops.einsum("bxj,byjt->byxt", spread(middles[:, 0]), drawings)
+
+
 class DriverImageBatches(DriverBatches):
     """`DriverBatches` with the true images and the weights of their pixels.
 
     Args:
-        heatmaps, neighbours, features, batch_size, steps, seed, start, scale_jitter: As for
-            `DriverBatches`.
+        *args: `heatmaps`, `neighbours`, `features`, `batch_size`, `steps`, `seed`, `start` and
+            `scale_jitter` as for `DriverBatches`.
         images: uint8 `(m, s, s, 3)`.
         landmarks: Float `(m, points, 2)` of the images.
         region_weights: See `weigh_regions`.
+        **kwargs: As for `DriverBatches`.
 
     Returns of `[i]`:
         Heatmaps, the pair of features and images (float32 in [-1, 1]), and the pair of weights
@@ -244,18 +559,29 @@ class DriverImageBatches(DriverBatches):
     """
 
     def __init__(self, *args, images, landmarks, region_weights=None, **kwargs):
+        self.images = images
+        self.regions = _Regions(landmarks, images.shape[1], region_weights)
         super().__init__(*args, **kwargs)
-        self.images, self.landmarks, self.region_weights = images, landmarks, region_weights
 
-    def __getitem__(self, index):
-        chosen = self.chosen(index)
-        images = self.images[chosen].astype("float32") / 127.5 - 1.0
-        weights = weigh_regions(self.landmarks[chosen], images.shape[1], self.region_weights)
+    def cached(self):
+        return {**super().cached(), "images": self.images, "boxes": self.regions.boxes}
+
+    def make(self, batch):
+        if self.cache == "device":
+            return super().make(batch)
+        chosen = self.chosen(batch)
+        images = np.asarray(self.images[chosen], "float32") / 127.5 - 1.0
         return (
-            self.inputs(index, chosen),
-            (self.features[chosen].astype("float32"), images),
-            (np.ones((len(chosen), 1, 1), "float32"), weights),
+            self.inputs(batch, chosen),
+            (np.asarray(self.features[chosen], "float32"), images),
+            (np.ones((len(chosen), 1, 1), "float32"), self.regions.weigh(chosen)),
         )
+
+    def pick(self, arrays, chosen, *more):
+        heatmaps, features = super().pick(arrays, chosen, *more)
+        images = ops.cast(backend.take(arrays["images"], chosen), "float32") / 127.5 - 1.0
+        weights = self.regions.weigh_on_device(backend.take(arrays["boxes"], chosen))
+        return heatmaps, (features, images), (ops.ones((len(chosen), 1, 1)), weights)
 
 
 def stack_context(heatmaps, neighbours):
@@ -263,33 +589,98 @@ def stack_context(heatmaps, neighbours):
     return np.moveaxis(heatmaps[neighbours], 1, -1).astype("float32") / 255.0
 
 
-def augment(augmentation, images):
+def augment(augmentation, images, seed=None):
     """Apply a preprocessing layer to uint8 images.
 
     Args:
         augmentation: See `FrameBatches`. keras-cv layers compute in TensorFlow whatever the
             backend; the result comes back as numpy.
-        images: uint8 `(b, s, s, 3)`.
+        images: uint8 `(b, s, s, 3)`; for a Keras layer a tensor too, which it changes where that
+            lies.
+        seed: Tuple of non-negative ints that alone decides what a layer draws: the states of all
+            its `keras.random.SeedGenerator`s are derived from it, for this call and in this
+            thread only; for keras-cv layers TensorFlow's global seed and their generators are
+            set. Any other callable is given `seed`, an int below 2**32, if it has an argument of
+            that name, and else draws what it likes. Default: the layer's own course.
 
     Returns:
-        uint8 `(b, s, s, 3)`.
+        uint8 `(b, s, s, 3)`: numpy, or a tensor if a Keras layer was given one.
 
     Raises:
         VPGCError: if the layer changes the images' shape.
     """
-    images = np.ascontiguousarray(images)
-    try:
-        result = augmentation(images.astype("float32"), training=True)
-    except TypeError as error:
-        if "training" not in str(error):
-            raise
-        result = augmentation(images.astype("float32"))
-    if hasattr(result, "detach"):
-        result = result.detach().cpu()
-    result = np.asarray(result)
+    on_device = not isinstance(images, np.ndarray) and _computes_in_keras(augmentation)
+    if on_device:
+        floats = ops.cast(images, "float32")
+    else:
+        images = np.ascontiguousarray(ops.convert_to_numpy(images))
+        floats = images.astype("float32")
+    with _seeded(augmentation, seed, on_device) as keywords:
+        try:
+            result = augmentation(floats, training=True, **keywords)
+        except TypeError as error:
+            if "training" not in str(error):
+                raise
+            result = augmentation(floats, **keywords)
+    if not on_device:
+        if hasattr(result, "detach"):
+            result = result.detach().cpu()
+        result = np.asarray(result)
     if result.shape != images.shape:
         raise VPGCError(
             f"The augmentation turned images of shape {images.shape} into {result.shape}: it must "
             "keep the shape."
         )
+    if on_device:
+        return ops.cast(ops.clip(ops.round(result), 0, 255), "uint8")
     return np.clip(np.rint(result), 0, 255).astype("uint8")
+
+
+# TensorFlow has one global seed, and batches may be made in several threads.
+_TENSORFLOW_SEED = threading.Lock()
+
+
+@contextlib.contextmanager
+def _seeded(augmentation, seed, on_device):
+    """Let an augmentation draw from a seed; gives keyword arguments for its call."""
+    if seed is None:
+        yield {}
+        return
+    sequence = np.random.SeedSequence(seed)
+    number = int(sequence.generate_state(1)[0])
+    if not isinstance(augmentation, keras.layers.Layer):
+        yield {"seed": number} if _takes_seed(augmentation) else {}
+        return
+    variables = augmentation.variables
+    states = [v for v in variables if v.name == "seed_generator_state"]
+    # Seeds are int32 on some backends.
+    numbers = sequence.generate_state(2 * len(states)).reshape(-1, 2) >> 1
+    with contextlib.ExitStack() as stack:
+        if not on_device and len(states) == len(variables):
+            stack.enter_context(backend.on_host())
+        if not _computes_in_keras(augmentation):
+            import tensorflow as tf
+
+            stack.enter_context(_TENSORFLOW_SEED)
+            tf.random.set_seed(number)
+            for place, layer in enumerate(augmentation._flatten_layers()):
+                if isinstance(getattr(layer, "_random_generator", None), tf.random.Generator):
+                    layer._random_generator.reset_from_seed(number + place)
+        stack.enter_context(keras.StatelessScope(list(zip(states, numbers, strict=True))))
+        yield {}
+
+
+def _takes_seed(function):
+    try:
+        return "seed" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some builtins tell nothing
+        return False
+
+
+def _computes_in_keras(augmentation):
+    """Is this a layer of Keras alone, without any of keras-cv's?"""
+    return isinstance(augmentation, keras.layers.Layer) and not any(
+        c.__module__.startswith("keras_cv.")
+        for layer in augmentation._flatten_layers()
+        for c in type(layer).__mro__
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_vpgc.data.retarget import Camera, HeadTrack
-from keras_vpgc.data.safe_pickle import SUFFIXES, read_arrays
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.safe_pickle import SUFFIXES, read_arrays
 
 CODE_SIZES = {"shape": 100, "expression": 50, "pose": 6, "camera": 3}
 _CODE_NAMES = {

@@ -1,6 +1,19 @@
 """What training minimises. L_VQ is the layer `keras_vpgc.layers.CommitmentLoss`."""
 
-from keras_vpgc.losses.adversarial import discriminator_loss, generator_loss
-from keras_vpgc.losses.perceptual import PerceptualLoss
+from keras_vpgc.losses.adversarial import (
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from keras_vpgc.losses.lpips import LPIPSDistance, LPIPSLoss
+from keras_vpgc.losses.perceptual import PerceptualLoss, vgg19_perceptual
 
-__all__ = ["PerceptualLoss", "discriminator_loss", "generator_loss"]
+__all__ = [
+    "LPIPSDistance",
+    "LPIPSLoss",
+    "PerceptualLoss",
+    "discriminator_loss",
+    "feature_matching_loss",
+    "generator_loss",
+    "vgg19_perceptual",
+]

@@ -69,3 +69,50 @@ def discriminator_loss(real_logits, fake_logits, kind: str = "hinge"):
             part = ops.mean(ops.square(real - 1.0)) + ops.mean(ops.square(fake))
         total += 0.5 * part
     return total / len(real_logits)
+
+
+def feature_matching_loss(real_maps, fake_maps):
+    """How far generated images are from real ones in the discriminator's own features.
+
+    Args:
+        real_maps: What `PatchDiscriminator(feature_maps=True)` says of real images: for each scale
+            a list of feature maps, the logits last. No gradient flows to it.
+        fake_maps: The same of the images generated for them.
+
+    Returns:
+        Scalar float32 tensor: the mean over scales and layers of the mean absolute difference;
+        the logits do not count.
+
+    Raises:
+        VPGCError: if a scale holds no feature maps, or the two differ in their number.
+
+    Example:
+
+    ```python
+    discriminator = PatchDiscriminator(image_size=128, feature_maps=True)
+    feature_matching_loss(discriminator(images), discriminator(fakes))
+    ```
+
+    References:
+        Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional
+        GANs" (pix2pixHD), CVPR 2018, Eq. 4, with means for its sums.
+    """
+    scales = [*real_maps, *fake_maps]
+    if not all(isinstance(x, (list, tuple)) and len(x) > 1 for x in scales):
+        raise VPGCError(
+            "feature_matching_loss compares feature maps and was given logits alone: build the "
+            "discriminator with feature_maps=True."
+        )
+    if [len(x) for x in real_maps] != [len(x) for x in fake_maps]:
+        raise VPGCError(
+            f"feature_matching_loss was given {[len(x) for x in real_maps]} maps of real and "
+            f"{[len(x) for x in fake_maps]} of generated images: take both from one discriminator."
+        )
+    total = 0.0
+    for real_scale, fake_scale in zip(real_maps, fake_maps, strict=True):
+        part = 0.0
+        for real, fake in zip(real_scale[:-1], fake_scale[:-1], strict=True):
+            real, fake = ops.cast(real, "float32"), ops.cast(fake, "float32")
+            part += ops.mean(ops.abs(ops.stop_gradient(real) - fake))
+        total += part / (len(real_scale) - 1)
+    return total / len(real_maps)

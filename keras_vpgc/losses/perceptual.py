@@ -1,5 +1,7 @@
 """Distance between images in the feature space of a fixed network."""
 
+from pathlib import Path
+
 import keras
 from keras import ops
 
@@ -72,3 +74,73 @@ class PerceptualLoss(keras.losses.Loss):
     def from_config(cls, config):
         features = keras.saving.deserialize_keras_object(config.pop("features"))
         return cls(features, **config)
+
+
+# Layers of VGG19 and their weights, as pix2pixHD has them.
+VGG19_LAYERS = {
+    "block1_conv1": 1 / 32,
+    "block2_conv1": 1 / 16,
+    "block3_conv1": 1 / 8,
+    "block4_conv1": 1 / 4,
+    "block5_conv1": 1.0,
+}
+# Mean colour of ImageNet in the order red, green, blue: what Keras' VGG19 was trained about.
+VGG19_MEAN = (123.68, 116.779, 103.939)
+
+
+def vgg19_perceptual(weights="imagenet", **kwargs) -> PerceptualLoss:
+    """The sum over five layers of VGG19 that pix2pixHD minimises, on Keras' VGG19.
+
+    relu1_1 to relu5_1 with the weights 1/32, 1/16, 1/8, 1/4 and 1. Keras' network takes colours of
+    0 to 255 about their mean, so its features, and with them the loss, are larger than those of
+    networks that take colours of deviation 1: weigh it by what it logs.
+
+    Args:
+        weights: `"imagenet"`, fetched by Keras; the path of such a file without top (`.h5` or
+            `.weights.h5`); or `None` for untrained features.
+        **kwargs: Arguments of `PerceptualLoss`.
+
+    Returns:
+        A `PerceptualLoss` for images in [-1, 1], at least 16x16 pixels.
+
+    Raises:
+        VPGCError: if the weights cannot be fetched or read.
+
+    Example:
+
+    ```python
+    trainer = CodebookTrainer(autoencoder, perceptual=vgg19_perceptual())
+    ```
+
+    References:
+        Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional
+        GANs" (pix2pixHD), CVPR 2018; Simonyan and Zisserman, ICLR 2015.
+    """
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise VPGCError(f"There is no file {weights} with weights of VGG19: check the path.")
+    try:
+        vgg = keras.applications.VGG19(
+            include_top=False,
+            weights=weights if weights is None else str(weights),
+            input_shape=(None, None, 3),
+        )
+    # Keras raises bare exceptions where a fetch fails, and any kind where a file does not fit.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        if weights == "imagenet":
+            raise VPGCError(
+                f"The weights of VGG19 could not be fetched ({reason}): give weights= the path of "
+                "Keras' vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5, or take "
+                "LPIPSLoss('vgg') instead."
+            ) from error
+        raise VPGCError(
+            f"{weights} cannot be read as weights of VGG19 without top ({reason}): give the file "
+            "that Keras offers."
+        ) from error
+    image = keras.Input((None, None, 3), name="image", dtype="float32")
+    offsets = [127.5 - mean for mean in VGG19_MEAN]
+    centred = keras.layers.Rescaling(127.5, offsets, dtype="float32")(image)
+    blue_first = ops.flip(centred, axis=-1)
+    maps = keras.Model(vgg.input, [vgg.get_layer(name).output for name in VGG19_LAYERS])
+    network = keras.Model(image, maps(blue_first), name="vgg19_features")
+    return PerceptualLoss(network, list(VGG19_LAYERS.values()), **kwargs)

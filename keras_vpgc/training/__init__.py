@@ -1,6 +1,27 @@
 """Training both stages."""
 
+from keras_vpgc.training.checkpoint import Checkpoint
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
-from keras_vpgc.training.fit_driver import draw, encode, fit_driver, fit_driver_on_images
+from keras_vpgc.training.fit_driver import (
+    FeatureLoss,
+    draw,
+    encode,
+    fit_driver,
+    fit_driver_on_images,
+)
+from keras_vpgc.training.optimizer import AveragingAdam, averaged, schedule
+from keras_vpgc.training.stage import Stage
 
-__all__ = ["CodebookTrainer", "draw", "encode", "fit_driver", "fit_driver_on_images"]
+__all__ = [
+    "AveragingAdam",
+    "Checkpoint",
+    "CodebookTrainer",
+    "FeatureLoss",
+    "Stage",
+    "averaged",
+    "draw",
+    "encode",
+    "fit_driver",
+    "fit_driver_on_images",
+    "schedule",
+]

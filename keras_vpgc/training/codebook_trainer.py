@@ -4,7 +4,14 @@ import keras
 from keras import ops
 
 from keras_vpgc import backend
-from keras_vpgc.losses.adversarial import check_kind, discriminator_loss, generator_loss
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.losses.adversarial import (
+    check_kind,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from keras_vpgc.training.optimizer import adam
 
 
 @keras.saving.register_keras_serializable("keras_vpgc")
@@ -15,7 +22,8 @@ class CodebookTrainer(keras.Model):
 
     L_VQ is what the autoencoder's `CommitmentLoss` adds. The discriminator has its own optimiser
     and joins at `adversarial_start`; before that it costs nothing. With `adaptive=True`
-    `lambda = adversarial_weight * |grad_w L_rec| / (|grad_w L_adv| + 1e-4)`, clipped to [0, 1e4],
+    `lambda = adversarial_weight * |grad_w L_rec| / (|grad_w L_adv| + 1e-4)`, its fraction clipped
+    to [0, 1e4],
     `w` the decoder's last kernel and `L_rec` = L1 and perceptual terms; else `lambda =
     adversarial_weight`.
 
@@ -30,6 +38,11 @@ class CodebookTrainer(keras.Model):
         adversarial_weight: See above.
         adversarial_start: Step at which the adversarial loss begins.
         adaptive: Use the adaptive lambda?
+        feature_matching_weight: Adds that much of `feature_matching_loss` to L_adv; the
+            discriminator must have been built with `feature_maps=True` then. pix2pixHD has 10.
+
+    Raises:
+        VPGCError: for an unknown adversarial loss, or feature matching without feature maps.
 
     Call arguments:
         images: `(batch, s, s, 3)`, float in [-1, 1] or uint8.
@@ -64,6 +77,7 @@ class CodebookTrainer(keras.Model):
         adversarial_weight=0.8,
         adversarial_start=0,
         adaptive=True,
+        feature_matching_weight=0.0,
         name="codebook_trainer",
     ):
         super().__init__(name=name)
@@ -76,6 +90,13 @@ class CodebookTrainer(keras.Model):
         self.adversarial_weight = float(adversarial_weight)
         self.adversarial_start = int(adversarial_start)
         self.adaptive = bool(adaptive)
+        self.feature_matching_weight = float(feature_matching_weight)
+        self._maps = discriminator is not None and discriminator.get_config()["feature_maps"]
+        if self.feature_matching_weight and not self._maps:
+            raise VPGCError(
+                "Feature matching needs the discriminator's feature maps: build it by "
+                "PatchDiscriminator(feature_maps=True)."
+            )
         # Shares the decoder's layers: also shows what enters the last convolution.
         decoder = autoencoder.decoder
         self._last = decoder.layers[-1]
@@ -86,6 +107,8 @@ class CodebookTrainer(keras.Model):
             names.append("perceptual")
         if discriminator is not None:
             names += ["adversarial", "discriminator", "lambda"]
+            if self.feature_matching_weight:
+                names.append("matching")
         self._trackers = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
 
@@ -104,6 +127,8 @@ class CodebookTrainer(keras.Model):
         learning_rate=2e-4,
         code_rate=10.0,
         discriminator_rate=1.0,
+        average=None,
+        accumulate=1,
         jit_compile="auto",
         run_eagerly=False,
     ):
@@ -118,16 +143,20 @@ class CodebookTrainer(keras.Model):
             learning_rate: Base rate of the defaults.
             code_rate: See above.
             discriminator_rate: See above.
+            average: Keep averages of the weights of encoder, decoder and codes, see
+                `keras_vpgc.training.AveragingAdam`.
+            accumulate: Batches of one update, see there.
             jit_compile: As in Keras. "auto": on for JAX, on for TensorFlow with a GPU, off for
                 PyTorch.
             run_eagerly: As in Keras.
         """
         if jit_compile == "auto":
             jit_compile = backend.jit_by_default()
-        self.network_optimizer = optimizer or adam(learning_rate)
-        self.code_optimizer = code_optimizer or adam(learning_rate, code_rate)
+        shared = {"average": average, "accumulate": accumulate}
+        self.network_optimizer = optimizer or adam(learning_rate, **shared)
+        self.code_optimizer = code_optimizer or adam(learning_rate, code_rate, **shared)
         self.discriminator_optimizer = discriminator_optimizer or adam(
-            learning_rate, discriminator_rate
+            learning_rate, discriminator_rate, accumulate=accumulate
         )
         # One optimiser for Keras, so that `fit` carries all the state on every backend.
         optimizers = {r"codebook/.*": self.code_optimizer}
@@ -176,20 +205,16 @@ class CodebookTrainer(keras.Model):
         )
         logs = {**parts, "vq": vq, "loss": rec + vq}
         if self._adversarial_on:
-            adv, _, (adv_grad,) = backend.value_and_grad(
-                lambda y: (
-                    generator_loss(self.discriminator(y, training=True), self.adversarial),
-                    (),
-                ),
-                [fakes],
+            adv, more, (adv_grad,) = backend.value_and_grad(
+                lambda y: self._adversarial_loss(images, y), [fakes]
             )
             weight = self._lambda(last_input, grad, adv_grad)
             grad = grad + weight * adv_grad
-            logs.update({"adversarial": adv, "lambda": weight})
+            logs.update({"adversarial": adv, "lambda": weight, **more})
             logs["loss"] = logs["loss"] + weight * adv
 
         # One pass through the network for both terms: d/dw sum(y * sg(g_rec + lambda g_adv)).
-        grads = pullback((grad, ops.zeros_like(last_input), ops.ones_like(vq)))
+        grads = backend.share(pullback((grad, ops.zeros_like(last_input), ops.ones_like(vq))))
         self.network_optimizer.apply(grads[: len(network)], network)
         if codebook:
             self.code_optimizer.apply(grads[len(network) :], codebook)
@@ -198,14 +223,15 @@ class CodebookTrainer(keras.Model):
             (loss,), pullback = backend.vjp(
                 lambda: (
                     discriminator_loss(
-                        self.discriminator(images, training=True),
-                        self.discriminator(fakes, training=True),
+                        self._logits(self.discriminator(images, training=True)),
+                        self._logits(self.discriminator(fakes, training=True)),
                         self.adversarial,
                     ),
                 ),
                 variables,
             )
-            self.discriminator_optimizer.apply(pullback((ops.ones_like(loss),)), variables)
+            grads = backend.share(pullback((ops.ones_like(loss),)))
+            self.discriminator_optimizer.apply(grads, variables)
             logs["discriminator"] = loss
         self.optimizer.iterations.assign_add(1)
         return self._track(logs, ops.shape(images)[0])
@@ -237,6 +263,17 @@ class CodebookTrainer(keras.Model):
             total = total + self.perceptual_weight * parts["perceptual"]
         return total, parts
 
+    def _adversarial_loss(self, images, fakes):
+        maps = self.discriminator(fakes, training=True)
+        loss = generator_loss(self._logits(maps), self.adversarial)
+        if not self.feature_matching_weight:
+            return loss, {}
+        matching = feature_matching_loss(self.discriminator(images, training=True), maps)
+        return loss + self.feature_matching_weight * matching, {"matching": matching}
+
+    def _logits(self, outputs):
+        return [maps[-1] for maps in outputs] if self._maps else outputs
+
     def _lambda(self, last_input, grad, adv_grad):
         if not self.adaptive:
             return ops.convert_to_tensor(self.adversarial_weight, dtype="float32")
@@ -244,7 +281,8 @@ class CodebookTrainer(keras.Model):
 
         def norm(cotangent):
             _, pullback = backend.vjp(lambda: (self._last(last_input),), [kernel])
-            return ops.sqrt(ops.sum(ops.square(pullback((cotangent,))[0])))
+            (whole,) = backend.mean_over_devices([pullback((cotangent,))[0]])
+            return ops.sqrt(ops.sum(ops.square(whole)))
 
         ratio = norm(grad) / (norm(adv_grad) + 1e-4)
         return self.adversarial_weight * ops.clip(ratio, 0.0, 1e4)
@@ -273,28 +311,13 @@ def to_model_range(images):
     return ops.cast(images, "float32")
 
 
-def adam(learning_rate, factor=1.0):
-    """Adam with betas 0.5 and 0.9 at `factor` times a rate or a schedule."""
-    if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        rate = keras.saving.deserialize_keras_object(
-            keras.saving.serialize_keras_object(learning_rate)
-        )
-        rate.initial_learning_rate *= factor
-    else:
-        rate = learning_rate * factor
-    return keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.9)
-
-
 class _AdversarialStart(keras.callbacks.Callback):
     """Switches the discriminator on at its step, whatever `fit` call that is in."""
 
     def on_train_begin(self, logs=None):
         self.steps = int(self.model.optimizer.iterations.numpy())
-        self._switch()
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
-        self._switch()
-
-    def _switch(self):
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not at a batch's end, which Keras may tell late.
         self.model.switch_adversarial(self.steps >= self.model.adversarial_start)
+        self.steps += 1

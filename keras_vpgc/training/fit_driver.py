@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_vpgc import backend
 from keras_vpgc.data.dataset import (
@@ -9,10 +10,11 @@ from keras_vpgc.data.dataset import (
     DriverImageBatches,
     context_indices,
     stack_context,
+    weigh_regions,
 )
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.layers import LandmarkHeatmap
-from keras_vpgc.training.codebook_trainer import adam
+from keras_vpgc.training.optimizer import adam
 
 
 def encode(autoencoder, images, batch_size=16, dtype="float16", progress=None):
@@ -71,6 +73,70 @@ def draw(landmarks, image_size, line_width=None, batch_size=32, contours="ibug-6
     return result
 
 
+@keras.saving.register_keras_serializable("keras_vpgc")
+class FeatureLoss(keras.losses.Loss):
+    """Eq. 8, and how the features change from a frame to the next.
+
+    `|F - Z|_1 + temporal_weight * |(F' - F) - (Z' - Z)|_1`, the primes of the frame after. L1 alone
+    lets each frame err in its own way, which flickers.
+
+    Args:
+        temporal_weight: See above; with it a batch must hold pairs of frames one after the other,
+            as `DriverBatches(pairs=True)` gives them.
+
+    Call arguments:
+        y_true, y_pred: Features `(batch, h, w, d)`.
+
+    Example:
+
+    ```python
+    driver.compile("adam", FeatureLoss(temporal_weight=0.5), loss_weights=[10.0])
+    ```
+
+    References:
+        Wang et al., SIGGRAPH 2023, Eq. 8; the temporal term is ours.
+    """
+
+    def __init__(self, temporal_weight: float = 0.0, name="features", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.temporal_weight = temporal_weight
+
+    def call(self, y_true, y_pred):
+        error = ops.cast(y_pred, "float32") - ops.cast(y_true, "float32")
+        loss = ops.mean(ops.abs(error), axis=-1)
+        if self.temporal_weight:
+            # The error of a difference is the difference of the errors.
+            change = ops.mean(ops.abs(error[1::2] - error[::2]), axis=-1)
+            loss = loss + self.temporal_weight * ops.repeat(change, 2, axis=0)
+        return loss
+
+    def get_config(self):
+        return {**super().get_config(), "temporal_weight": self.temporal_weight}
+
+
+class ImageLoss(keras.losses.Loss):
+    """L1 and a perceptual term.
+
+    Args:
+        perceptual: A callable `(true, predicted) -> scalar`, or `None`.
+        perceptual_weight: Its weight, that of L1 being 1.
+
+    Call arguments:
+        y_true, y_pred: Images `(batch, s, s, 3)` in [-1, 1].
+    """
+
+    def __init__(self, perceptual=None, perceptual_weight=1.0, name="image", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+
+    def call(self, y_true, y_pred):
+        loss = ops.mean(ops.abs(y_pred - y_true), axis=-1)
+        if self.perceptual is not None:
+            # Weights of pixels have mean 1, so they leave a number for the whole batch as it is.
+            loss = loss + self.perceptual_weight * self.perceptual(y_true, y_pred)
+        return loss
+
+
 def fit_driver(
     driver,
     landmarks,
@@ -85,12 +151,18 @@ def fit_driver(
     batch_size=8,
     learning_rate=2e-4,
     feature_weight=10.0,
+    temporal_weight=0.0,
     scale_jitter=0.0,
+    sampling=None,
+    average=None,
+    accumulate=1,
     steps_per_epoch=100,
     seed=0,
     callbacks=(),
     verbose="auto",
     heatmaps=None,
+    stage=None,
+    preview=None,
 ):
     """Compile and fit a driver: `L_feat = feature_weight * |F_hat_t - Z|_1` (Eq. 8).
 
@@ -99,7 +171,8 @@ def fit_driver(
         landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
         features: Float `(m, h, w, d)`, `encode` of the training frames.
         indices: Int `(m,)`, the training frames.
-        validation: Optional pair of features and indices of the validation frames.
+        validation: Optional pair of features and indices of the validation frames; with a
+            `temporal_weight` they must be pairs of frames one after the other too.
         mode: Context mode, see `context_indices`.
         line_width: See `LandmarkHeatmap`.
         landmark_set: The set of the landmarks, `"ibug-68"` or `"ibug-68-iris"`.
@@ -107,15 +180,23 @@ def fit_driver(
         batch_size: Frames a step.
         learning_rate: A rate or a schedule.
         feature_weight: lambda of Eq. 8.
+        temporal_weight: See `FeatureLoss`.
         scale_jitter: See `DriverBatches`.
+        sampling: How often each training frame is seen, see `keras_vpgc.data.sampling`.
+        average: Keep averages of the weights and leave the driver with them, see
+            `AveragingAdam`.
+        accumulate: Batches of one update, see there.
         steps_per_epoch: Steps between two validations.
         seed: Seed of the order.
         callbacks: Keras callbacks.
         verbose: As in `fit`.
         heatmaps: `draw` of the landmarks, where it has been done already.
+        stage: A `Stage`, which logs, saves and goes on after a kill; it has its own `callbacks`,
+            `verbose`, `steps` and `steps_per_epoch`.
+        preview: With a stage, see `Previews`.
 
     Returns:
-        The `keras.callbacks.History`.
+        The logs of all epochs, a list of dicts.
 
     Raises:
         VPGCError: if features and indices do not belong together.
@@ -126,15 +207,18 @@ def fit_driver(
     if heatmaps is None:
         heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width, contours=landmark_set)
     neighbours = context_indices(len(landmarks), context, mode)
-    steps_per_epoch = min(steps, steps_per_epoch)
     batches = DriverBatches(
         heatmaps,
         neighbours[indices],
         features,
         batch_size,
-        steps_per_epoch,
+        stage.steps_per_epoch if stage else min(steps, steps_per_epoch),
         seed,
         scale_jitter=scale_jitter,
+        sampling=sampling,
+        pairs=bool(temporal_weight),
+        indices=indices,
+        prefetch=2,
     )
     if validation is not None and len(validation[1]):
         validation = (
@@ -145,19 +229,31 @@ def fit_driver(
         validation = None
     driver.adapt(features)
     driver.compile(
-        adam(learning_rate),
-        loss="mae",
+        adam(learning_rate, average=average, accumulate=accumulate),
+        loss=FeatureLoss(temporal_weight),
         loss_weights=[feature_weight],
         jit_compile=backend.jit_by_default(),
     )
-    return driver.fit(
+    fit = {"validation_data": validation, "validation_batch_size": batch_size}
+    if stage is not None:
+        return stage.fit(driver, batches, draw=preview, **fit)
+    return _fit(driver, batches, steps, callbacks, verbose, **fit)
+
+
+def _fit(model, batches, steps, callbacks, verbose, **kwargs):
+    """`Stage.fit` without a run folder."""
+    epochs = -(-steps // len(batches))
+    history = model.fit(
         batches,
-        validation_data=validation,
-        validation_batch_size=batch_size,
-        epochs=-(-steps // steps_per_epoch),
+        epochs=epochs,
         callbacks=list(callbacks),
         verbose=verbose,
+        shuffle=False,
+        **kwargs,
     )
+    model.optimizer.swap()
+    logs = history.history
+    return [dict(zip(logs, row, strict=True)) for row in zip(*logs.values(), strict=True)]
 
 
 def fit_driver_on_images(
@@ -167,6 +263,7 @@ def fit_driver_on_images(
     images,
     features,
     indices,
+    validation=None,
     *,
     mode="centered",
     line_width=None,
@@ -176,34 +273,48 @@ def fit_driver_on_images(
     learning_rate=1e-4,
     feature_weight=10.0,
     image_weight=30.0,
+    perceptual=None,
+    perceptual_weight=1.0,
+    train_decoder=False,
     region_weights=None,
     scale_jitter=0.0,
+    sampling=None,
+    average=None,
+    accumulate=1,
     steps_per_epoch=100,
     seed=0,
     callbacks=(),
     verbose="auto",
     heatmaps=None,
+    stage=None,
+    preview=None,
 ):
     """Train a driver further on what is seen: through the frozen codebook and decoder.
 
-    `L = feature_weight * |F_hat_t - Z|_1 + image_weight * |w (I_hat - I)|_1`, `w` heavier on face,
-    eyes and mouth. Eq. 8 alone spends its effort on all features alike; this term spends it on
-    those that show.
+    `L = feature_weight * |F_hat_t - Z|_1 + image_weight * (|w (I_hat - I)|_1 + perceptual_weight *
+    L_per)`, `w` heavier on face, eyes and mouth. Eq. 8 alone spends its effort on all features
+    alike; this term spends it on those that show.
 
     Args:
         driver: A `PortraitDriver`, trained by `fit_driver`.
-        autoencoder: The `PortraitAutoencoder` of its features; not changed.
+        autoencoder: The `PortraitAutoencoder` of its features.
         landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
         images: uint8 `(m, s, s, 3)`, the training frames.
         features: Float `(m, h, w, d)`, `encode` of them.
         indices: Int `(m,)`, their numbers.
+        validation: Optional triple of images, features and indices of the validation frames.
         mode, line_width, landmark_set, steps, batch_size, learning_rate, feature_weight,
-            scale_jitter, steps_per_epoch, seed, callbacks, verbose, heatmaps: See `fit_driver`.
+            scale_jitter, sampling, average, accumulate, steps_per_epoch, seed, callbacks, verbose,
+            heatmaps, stage, preview: See `fit_driver`.
         image_weight: Weight of the image term.
+        perceptual: A callable `(true, predicted) -> scalar`, or `None`.
+        perceptual_weight: Its weight, relative to L1 of the images.
+        train_decoder: Also train the decoder, jointly. The codes stay as they are. The
+            autoencoder's decoder is then another one than that of its own training.
         region_weights: See `keras_vpgc.data.dataset.weigh_regions`.
 
     Returns:
-        The `keras.callbacks.History`.
+        The logs of all epochs, a list of dicts.
 
     Raises:
         VPGCError: if images, features and indices do not belong together.
@@ -217,37 +328,52 @@ def fit_driver_on_images(
     if heatmaps is None:
         heatmaps = draw(landmarks, driver.image_size, line_width, contours=landmark_set)
     neighbours = context_indices(len(landmarks), driver.input_shape[-1], mode)
-    steps_per_epoch = min(steps, steps_per_epoch)
+    shared = {"scale_jitter": scale_jitter, "region_weights": region_weights}
     batches = DriverImageBatches(
         heatmaps,
         neighbours[indices],
         features,
         batch_size,
-        steps_per_epoch,
+        stage.steps_per_epoch if stage else min(steps, steps_per_epoch),
         seed,
-        scale_jitter=scale_jitter,
         images=images,
         landmarks=landmarks[indices],
-        region_weights=region_weights,
+        sampling=sampling,
+        prefetch=2,
+        **shared,
     )
+    if validation is not None and len(validation[2]):
+        held_images, held_features, held = validation
+        # In the shape of a batch, but in their order and all at once.
+        validation = (
+            stack_context(heatmaps, neighbours[held]),
+            (held_features.astype("float32"), held_images.astype("float32") / 127.5 - 1.0),
+            (
+                np.ones((len(held), 1, 1), "float32"),
+                weigh_regions(landmarks[held], held_images.shape[1], region_weights),
+            ),
+        )
+    else:
+        validation = None
     predicted = driver.outputs[0]
     quantized = (driver.codebook or autoencoder.codebook)(predicted)
     if autoencoder.soft_index is not None:
         quantized = autoencoder.soft_index([predicted, quantized])
     autoencoder.trainable = False
+    autoencoder.decoder.trainable = train_decoder
     try:
-        model = keras.Model(driver.inputs, [predicted, autoencoder.decoder(quantized)])
+        model = keras.Model(driver.input, [predicted, autoencoder.decoder(quantized)])
         model.compile(
-            adam(learning_rate),
-            loss=["mae", "mae"],
+            adam(learning_rate, average=average, accumulate=accumulate),
+            loss=[FeatureLoss(), ImageLoss(perceptual, perceptual_weight)],
             loss_weights=[feature_weight, image_weight],
             jit_compile=backend.jit_by_default(),
         )
-        return model.fit(
-            batches,
-            epochs=-(-steps // steps_per_epoch),
-            callbacks=list(callbacks),
-            verbose=verbose,
-        )
+        changed = [driver, autoencoder.decoder] if train_decoder else [driver]
+        weights = [v for x in changed for v in [*x.trainable_variables, *x.non_trainable_variables]]
+        fit = {"validation_data": validation, "validation_batch_size": batch_size}
+        if stage is not None:
+            return stage.fit(model, batches, weights=weights, draw=preview, **fit)
+        return _fit(model, batches, steps, callbacks, verbose, **fit)
     finally:
         autoencoder.trainable = True

@@ -1,6 +1,8 @@
 """Both stages in one call: from a portrait folder to a puppet."""
 
+import contextlib
 import datetime
+import errno
 import inspect
 import json
 import os
@@ -10,27 +12,37 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vpgc.config import Recipe, TrainConfig, resolve
+from keras_vpgc.assets import sha256
+from keras_vpgc.config import TrainConfig, resolve
 from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.coverage import seen_range
 from keras_vpgc.data.crop import Crop, from_crop
-from keras_vpgc.data.dataset import FrameBatches, check_batch, context_indices
+from keras_vpgc.data.dataset import FrameBatches, check_batch, context_indices, stack_context
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
+from keras_vpgc.data.sampling import rare_frame_weights
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.losses import LPIPSLoss, vgg19_perceptual
 from keras_vpgc.models import (
     PatchDiscriminator,
     PortraitAutoencoder,
     PortraitDriver,
     PortraitReenactor,
 )
-from keras_vpgc.training.callbacks import TimeLimit
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.fit_driver import draw, encode, fit_driver, fit_driver_on_images
+from keras_vpgc.training.optimizer import adam, schedule
+from keras_vpgc.training.stage import Stage
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION, __version__
+from keras_vpgc.visualization.sheets import contact_sheet
 
 RUN_SCHEMA_VERSION = 1
 VALIDATION_FRAMES = 32
+# Batches made ahead, where the frames are in the host's memory.
+PREFETCH = 2
+# Those that a run may go on with in another way.
+FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")
+STAGE_SETTINGS = ("patience", "keep", *FREE_SETTINGS)
 
 
 def read_run(run) -> dict:
@@ -78,19 +90,19 @@ def train_puppet(
 ):
     """Train both stages and save the puppet.
 
-    A stage whose model is already in the run folder is not trained again, so a stopped run goes
-    on with the next stage.
+    A run that was stopped or killed at any moment goes on by the same call, from its last
+    checkpoint; its end is that of a run that was never stopped.
 
     Args:
         portrait: A `Portrait` or the path of its folder.
         run: The run folder; gets `run.json`, `autoencoder.keras`, `driver.keras`, `puppet.keras`
-            and `logs/`.
+            `logs/` and `previews/`; and `checkpoints/` until it is done.
         preset: Name of a preset.
         network: Overrides of the model classes' arguments.
         recipe: Overrides of the recipe, see `keras_vpgc.config.Recipe`.
         seed: Seed of weights and data order.
         augmentation: See `FrameBatches` (stage 1).
-        perceptual: See `CodebookTrainer`; default none.
+        perceptual: See `CodebookTrainer`; default: what the recipe names.
         verbose: As in `fit`; "auto": a bar in a terminal, a line an epoch elsewhere.
 
     Returns:
@@ -116,70 +128,124 @@ def train_puppet(
     autoencoder, driver = _build_models(config)
     _join(autoencoder, driver, config)
     context_indices(1, driver.input_shape[-1], config.recipe.context_mode)
-    for size in (config.recipe.batch_size, config.recipe.driver_batch_size):
-        check_batch(size, len(portrait.indices("train")))
+    _check_portrait(portrait, config)
+    if perceptual is None:
+        perceptual = _perceptual(config.recipe.perceptual)
     _start_run(run, config, portrait)
 
-    puppet_file = run / "puppet.keras"
-    if puppet_file.exists():
+    puppet_file, driver_file = run / "puppet.keras", run / "driver.keras"
+    if puppet_file.exists() and driver_file.exists():
         return keras.saving.load_model(puppet_file, compile=False)
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
-    train, validation = (portrait.indices(part) for part in ("train", "validation"))
-    validation = validation[np.linspace(0, len(validation) - 1, VALIDATION_FRAMES).astype(int)]
-    size = config.network["image_size"]
-    images = portrait.frames(train, size)
-    validation_images = portrait.frames(validation, size)
+    data = _Data(portrait, config)
+    stages: list[Stage] = []
+
+    def stage(name, title, steps):
+        stages.append(_stage(run, config, name, title, steps, verbose))
+        return stages[-1]
 
     file = run / "autoencoder.keras"
     if file.exists():
         autoencoder = keras.saving.load_model(file, compile=False)
     else:
-        _fit_codebook(
-            autoencoder,
-            images,
-            portrait.landmarks[train],
-            validation_images,
-            config,
-            run,
-            augmentation,
-            perceptual,
-            verbose,
-        )
+        _fit_codebook(autoencoder, data, config, stage, augmentation, perceptual)
         _save(autoencoder, file)
-
-    file = run / "driver.keras"
-    if file.exists():
-        driver = keras.saving.load_model(file, compile=False)
-    else:
-        _fit_stage_2(
-            autoencoder,
-            driver,
-            portrait,
-            (images, train),
-            (validation_images, validation),
-            config,
-            run,
-            verbose,
-        )
-        _save(driver, file)
+        stages.pop().clear()
+    _fit_stage_2(autoencoder, driver, data, config, stage, perceptual)
 
     reenactor = _join(autoencoder, driver, config, metadata)
     _save(reenactor, puppet_file)
+    # Last: that there is a driver says that all is done.
+    _save(driver, driver_file)
+    for done in stages:
+        done.clear()
+    with contextlib.suppress(OSError):
+        (run / "checkpoints").rmdir()
     return reenactor
+
+
+class _Data:
+    """The frames of a portrait that a run trains on and looks at."""
+
+    def __init__(self, portrait, config):
+        size = config.network["image_size"]
+        recipe = config.recipe
+        self.train, held = (portrait.indices(part) for part in ("train", "validation"))
+        count = min(VALIDATION_FRAMES, len(held))
+        picked = np.linspace(0, len(held) - 1, count).astype(int)
+        if recipe.temporal_weight:
+            # Pairs of frames one after the other, as the temporal term wants them.
+            picked = np.linspace(0, max(0, len(held) - 2), count // 2).astype(int)
+            picked = np.stack([picked, picked + 1], axis=1).ravel()
+        self.held = held[picked]
+        self.images = portrait.frames(self.train, size)
+        self.held_images = portrait.frames(self.held, size)
+        points = fill(portrait.points, portrait.valid)
+        self.landmarks = landmark_sets.landmarks(points, _landmark_set(config))
+        self.sampling = None
+        if recipe.rare_frames:
+            self.sampling = rare_frame_weights(portrait.landmarks[self.train], recipe.rare_frames)
+
+
+def _check_portrait(portrait, config):
+    recipe, size = config.recipe, config.network["image_size"]
+    count = len(portrait.indices("train"))
+    for batch in (recipe.batch_size, recipe.driver_batch_size):
+        check_batch(batch, count)
+    if not len(portrait.indices("validation")):
+        raise VPGCError(
+            f"{portrait.path} is too short to be split: its validation part has no frame; record "
+            "more, at least ten seconds."
+        )
+    if portrait.size < size:
+        raise VPGCError(
+            f"{portrait.path} holds frames of {portrait.size}x{portrait.size} pixels, but "
+            f"{config.preset} makes {size}x{size}: prepare the video with --size {size}, or choose "
+            "a smaller preset."
+        )
+
+
+def _perceptual(name):
+    if name is None:
+        return None
+    if name == "vgg19":
+        return vgg19_perceptual()
+    return LPIPSLoss(name.removeprefix("lpips-"))
+
+
+def _stage(run, config, name, title, steps, verbose):
+    recipe = config.recipe
+    return Stage(
+        run,
+        name,
+        title,
+        steps,
+        verbose=verbose,
+        config=config.model_dump(mode="json"),
+        **{key: getattr(recipe, key) for key in STAGE_SETTINGS},
+    )
 
 
 def _start_run(run, config, portrait):
     wanted = config.model_dump(mode="json")
     identity = {k: portrait.info[k] for k in ("source_sha256", "crop", "size", "split")}
+    identity["tracking_sha256"] = sha256(portrait.path / "tracking.npz")
     if run.exists() and not run.is_dir():
         raise VPGCError(f"{run} is a file: give a folder for the run.")
     if run.is_dir() and any(run.iterdir()):
         info = read_run(run)
-        if info["config"] != wanted or info["portrait_identity"] != identity:
+        changed = _differs(info["portrait_identity"], identity)
+        if changed:
             raise VPGCError(
-                f"{run} holds a run of another portrait or with other settings: choose another "
-                "folder for the run."
+                f"{run} holds a run of another portrait, or {portrait.path} changed since it began "
+                f"({changed} differs): choose another folder for the run."
+            )
+        changed = _differs(_that_matters(info["config"]), _that_matters(wanted))
+        if changed:
+            raise VPGCError(
+                f"{run} holds a run with other settings ({changed} differs): choose another folder "
+                "for the run, or the settings that it began with."
             )
         return
     run.mkdir(parents=True, exist_ok=True)
@@ -200,6 +266,17 @@ def _start_run(run, config, portrait):
         )
     )
     os.replace(partial, run / "run.json")
+
+
+def _that_matters(config):
+    """The settings that decide what comes out."""
+    recipe = {k: v for k, v in config["recipe"].items() if k not in FREE_SETTINGS}
+    return {**recipe, **config["network"], "preset": config["preset"], "seed": config["seed"]}
+
+
+def _differs(old, new):
+    """The first key in which two dicts differ, or `None`."""
+    return next((k for k in {**old, **new} if old.get(k) != new.get(k)), None)
 
 
 def _build_models(config: TrainConfig):
@@ -231,40 +308,35 @@ def _landmark_set(config):
 def _save(model, file):
     # The name decides the format, so the temporary one ends in .keras too.
     partial = file.with_name(f".partial.{file.name}")
-    model.save(partial)
-    os.replace(partial, file)
+    # Without optimiser and losses: what is saved is for use, on any backend.
+    compiled, model.compiled = model.compiled, False
+    try:
+        model.save(partial)
+        os.replace(partial, file)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise VPGCError(
+            f"The disk is full, so {file} could not be saved; the checkpoints are still good: free "
+            "some space and run the same command again."
+        ) from error
+    finally:
+        model.compiled = compiled
+        partial.unlink(missing_ok=True)
 
 
-def _rate(rate: float, steps: int, recipe: Recipe):
-    if recipe.schedule == "constant":
-        return rate
-    return keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
-
-
-def _callbacks(run, name, recipe):
-    (run / "logs").mkdir(exist_ok=True)
-    callbacks = [keras.callbacks.CSVLogger(str(run / "logs" / f"{name}.csv"))]
-    if recipe.time_limit:
-        callbacks.append(TimeLimit(recipe.time_limit))
-    return callbacks
-
-
-def _fit_codebook(
-    autoencoder,
-    images,
-    landmarks,
-    validation_images,
-    config,
-    run,
-    augmentation,
-    perceptual,
-    verbose,
-):
+def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptual):
     recipe = config.recipe
+    stage = make_stage("codebook", "Stage 1, the codebook", recipe.steps)
     discriminator = None
     if recipe.adversarial:
-        discriminator = PatchDiscriminator(config.network["image_size"], dtype=recipe.precision)
+        discriminator = PatchDiscriminator(
+            config.network["image_size"],
+            feature_maps=recipe.feature_matching_weight > 0,
+            dtype=recipe.precision,
+        )
     start = recipe.adversarial_start
+    start = recipe.steps // 2 if start is None else start
     trainer = CodebookTrainer(
         autoencoder,
         discriminator,
@@ -273,93 +345,141 @@ def _fit_codebook(
         recipe.perceptual_weight,
         recipe.adversarial or "hinge",
         recipe.adversarial_weight,
-        recipe.steps // 2 if start is None else start,
+        start,
+        recipe.adaptive,
+        recipe.feature_matching_weight,
     )
+    rate = recipe.learning_rate
     trainer.compile(
-        learning_rate=_rate(recipe.learning_rate, recipe.steps, recipe),
+        learning_rate=_rate(rate, recipe.steps, recipe),
         code_rate=recipe.code_rate,
-        discriminator_rate=recipe.discriminator_rate,
+        # Its schedule begins when it joins.
+        discriminator_optimizer=adam(
+            _rate(rate * recipe.discriminator_rate, max(1, recipe.steps - start), recipe),
+            accumulate=recipe.accumulate,
+        ),
+        average=recipe.average,
+        accumulate=recipe.accumulate,
     )
-    epoch = _epoch(recipe.steps)
+    weighed = {"landmarks": data.landmarks[data.train], "region_weights": recipe.region_weights}
     batches = FrameBatches(
-        images,
+        data.images,
         recipe.batch_size,
-        epoch,
+        stage.steps_per_epoch,
         config.seed,
         augmentation,
-        landmarks=landmarks if recipe.region_weights else None,
-        region_weights=recipe.region_weights,
+        sampling=data.sampling,
+        prefetch=PREFETCH,
+        **(weighed if recipe.region_weights else {}),
     )
-    if verbose:
-        print(f"Stage 1, the codebook: {recipe.steps} steps of {recipe.batch_size} frames.")
-    trainer.fit(
+    _announce(stage, recipe.batch_size)
+    if stage.verbose and discriminator is not None and start < recipe.steps:
+        print(f"The discriminator joins at step {start}; steps take longer from there.")
+    shown = data.held_images[_shown(data)]
+    stage.fit(
+        trainer,
         batches,
-        validation_data=(validation_images,),
+        draw=lambda: _sheet(shown, trainer.predict_on_batch(shown), "reconstructed"),
+        validation_data=(data.held_images,),
         validation_batch_size=recipe.batch_size,
-        epochs=-(-recipe.steps // epoch),
-        callbacks=_callbacks(run, "codebook", recipe),
-        verbose=verbose,
     )
 
 
-def _fit_stage_2(autoencoder, driver, portrait, training, validation, config, run, verbose):
+def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
     recipe = config.recipe
     if driver.codebook is not None:
         driver.codebook.set_weights(autoencoder.codebook.get_weights())
-    (images, train), (validation_images, validation_indices) = training, validation
-    if verbose:
-        print(f"Stage 2, the driver: {recipe.driver_steps} steps of {recipe.driver_batch_size}.")
-    points = fill(portrait.points, portrait.valid)
-    landmarks = landmark_sets.landmarks(points, _landmark_set(config))
-    features = encode(autoencoder, images)
-    line_width = config.network.get("line_width")
+    stage = make_stage("driver", "Stage 2, the driver", recipe.driver_steps)
+    _announce(stage, recipe.driver_batch_size)
+    features = encode(autoencoder, data.images)
+    held_features = encode(autoencoder, data.held_images)
+    heatmaps = draw(
+        data.landmarks,
+        driver.image_size,
+        config.network.get("line_width"),
+        contours=_landmark_set(config),
+    )
+    shown = _shown(data)
+    neighbours = context_indices(len(heatmaps), driver.input_shape[-1], recipe.context_mode)
+    inputs = stack_context(heatmaps, neighbours[data.held[shown]])
+    image = driver.outputs[0]
+    codes = (driver.codebook or autoencoder.codebook)(image)
+    if autoencoder.soft_index is not None:
+        codes = autoencoder.soft_index([image, codes])
+    whole = keras.Model(driver.input, autoencoder.decoder(codes))
+
+    def preview():
+        return _sheet(data.held_images[shown], whole.predict_on_batch(inputs), "driven")
+
     shared = {
-        "heatmaps": draw(landmarks, driver.image_size, line_width, contours=_landmark_set(config)),
+        "heatmaps": heatmaps,
         "mode": recipe.context_mode,
-        "line_width": line_width,
-        "landmark_set": _landmark_set(config),
         "batch_size": recipe.driver_batch_size,
         "feature_weight": recipe.feature_weight,
         "scale_jitter": recipe.scale_jitter,
+        "sampling": data.sampling,
+        "average": recipe.average,
+        "accumulate": recipe.accumulate,
         "seed": config.seed,
-        "verbose": verbose,
+        "preview": preview,
     }
     fit_driver(
         driver,
-        landmarks,
+        data.landmarks,
         features,
-        train,
-        (encode(autoencoder, validation_images), validation_indices),
-        steps=recipe.driver_steps,
+        data.train,
+        (held_features, data.held),
+        temporal_weight=recipe.temporal_weight,
         learning_rate=_rate(recipe.driver_learning_rate, recipe.driver_steps, recipe),
-        steps_per_epoch=_epoch(recipe.driver_steps),
-        callbacks=_callbacks(run, "driver", recipe),
+        stage=stage,
         **shared,
     )
-    if not recipe.driver_image_steps:
-        return
-    if verbose:
-        print(f"Stage 2, on images: {recipe.driver_image_steps} steps.")
-    fit_driver_on_images(
-        driver,
-        autoencoder,
-        landmarks,
-        images,
-        features,
-        train,
-        steps=recipe.driver_image_steps,
-        learning_rate=_rate(recipe.driver_learning_rate / 2, recipe.driver_image_steps, recipe),
-        image_weight=recipe.driver_image_weight,
-        region_weights=recipe.region_weights or {},
-        steps_per_epoch=_epoch(recipe.driver_image_steps),
-        callbacks=_callbacks(run, "driver_on_images", recipe),
-        **shared,
-    )
+    rate = recipe.driver_learning_rate
+    for name, title, steps, highest in (
+        ("driver_on_images", "Stage 2, on images", recipe.driver_image_steps, rate / 2),
+        # A trained decoder forgets at a high rate.
+        ("joint", "Stage 2, driver and decoder", recipe.joint_steps, rate / 10),
+    ):
+        if not steps:
+            continue
+        stage = make_stage(name, title, steps)
+        _announce(stage, recipe.driver_batch_size)
+        fit_driver_on_images(
+            driver,
+            autoencoder,
+            data.landmarks,
+            data.images,
+            features,
+            data.train,
+            (data.held_images, held_features, data.held),
+            learning_rate=_rate(highest, steps, recipe),
+            image_weight=recipe.driver_image_weight,
+            perceptual=perceptual,
+            perceptual_weight=recipe.perceptual_weight,
+            train_decoder=name == "joint",
+            region_weights=recipe.region_weights or {},
+            stage=stage,
+            **shared,
+        )
 
 
-def _epoch(steps):
-    """Steps between two validations: ten in a run, at least 20 steps and at most 500 apart."""
-    return min(steps, max(20, min(500, steps // 10)))
+def _rate(rate, steps, recipe):
+    return schedule(rate, steps, recipe.schedule, recipe.warmup_steps)
+
+
+def _announce(stage, batch_size):
+    if stage.verbose:
+        print(f"{stage.title}: {stage.steps} steps of {batch_size} frames.", flush=True)
+
+
+def _shown(data, count=6):
+    """Which of the validation frames the previews show."""
+    return np.linspace(0, len(data.held) - 1, min(count, len(data.held))).astype(int)
+
+
+def _sheet(true, predicted, label):
+    predicted = np.clip(np.rint((np.asarray(predicted) + 1) * 127.5), 0, 255).astype("uint8")
+    return contact_sheet([true, predicted], ["true", label], len(true), true.shape[1])
 
 
 def puppet_metadata(portrait: Portrait, config: TrainConfig) -> dict:

@@ -49,7 +49,10 @@ def main(source, target):
 
     trainer = CodebookTrainer(autoencoder, discriminator)
     rate = keras.optimizers.SGD(0.01)
-    trainer.compile(rate, keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01))
+    # TensorFlow takes far longer to trace a step than to run it.
+    eager = keras.backend.backend() == "tensorflow"
+    rates = rate, keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01)
+    trainer.compile(*rates, run_eagerly=eager)
     logs = trainer.fit(images, batch_size=len(images), shuffle=False, verbose=0).history
     for name, values in logs.items():
         result[f"log/{name}"] = np.array(values)

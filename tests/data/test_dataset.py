@@ -2,10 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vpgc import VPGCError
+from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
 from keras_vpgc.data.dataset import DriverImageBatches, augment, weigh_regions
 from keras_vpgc.data.portrait import fill
+from tests.layers.layer_case import to_numpy
 
 
 def test_context_is_centred_or_causal_and_repeats_the_ends():
@@ -32,6 +33,7 @@ def numbered(count):
 def seen(batches, epochs):
     found = []
     for _ in range(epochs):
+        batches.on_epoch_begin()
         for i in range(len(batches)):
             found.append(batches[i][0][:, 0, 0, 0].tolist())
         batches.on_epoch_end()
@@ -152,3 +154,289 @@ def test_image_batches_hold_features_images_and_weights(rng):
     order = features.ravel().astype(int)
     np.testing.assert_allclose(targets, images[order] / 127.5 - 1, atol=1e-6)
     assert weights.shape == (3, 16, 16) and weights.max() / weights.min() == pytest.approx(3)
+
+
+@pytest.mark.once
+def test_weighted_frames_come_more_often_in_an_order_of_the_seed():
+    weights = np.array([3.0] + [7 / 9] * 9)
+    settings = {"steps": 10, "seed": 3, "sampling": weights}
+    flat = sum(seen(FrameBatches(numbered(10), 4, **settings), 1), [])
+    for start in range(0, 40, 10):
+        counts = np.bincount(flat[start : start + 10], minlength=10)
+        assert counts[0] == 3 and (counts[1:] <= 1).all()
+    assert flat[:10] != sorted(flat[:10])
+    assert flat[12:] == sum(seen(FrameBatches(numbered(10), 4, start=3, **settings), 1), [])[:28]
+    alike = {**settings, "sampling": np.ones(10)}
+    assert sorted(sum(seen(FrameBatches(numbered(10), 5, **alike), 1), [])[:10]) == list(range(10))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (np.ones(9), r"shape \(9,\) do not belong to 10 frames"),
+        (np.zeros(10), "not all zero"),
+        (np.full(10, np.nan), "must be finite"),
+    ],
+)
+def test_sampling_weights_that_do_not_fit(weights, message):
+    with pytest.raises(VPGCError, match=message):
+        FrameBatches(numbered(10), 4, 1, sampling=weights)
+
+
+@pytest.mark.once
+def test_shards_divide_each_batch_among_them():
+    settings = {"steps": 3, "seed": 5}
+    whole = seen(FrameBatches(numbered(10), 6, **settings), 1)
+    parts = [seen(FrameBatches(numbered(10), 6, shard=(r, 3), **settings), 1) for r in range(3)]
+    assert whole == [sum(three, []) for three in zip(*parts, strict=True)]
+    with pytest.raises(VPGCError, match="batch of 4 frames cannot be divided into 3 processes"):
+        FrameBatches(numbered(10), 4, 1, shard=(0, 3))
+    with pytest.raises(VPGCError, match="no shard 3 of 3"):
+        FrameBatches(numbered(10), 6, 1, shard=(3, 3))
+
+
+def paired(batch_size, shard=None, **settings):
+    """Batches whose features are the numbers of their frames; 4, 5 and 8 are no examples."""
+    indices = np.array([0, 1, 2, 3, 6, 7, 9])
+    return DriverBatches(
+        np.zeros((10, 8, 8), "uint8"), context_indices(10, 1)[indices],
+        indices[:, None, None, None], batch_size, steps=4, pairs=True, indices=indices,
+        shard=shard, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.once
+def test_pairs_are_neighbours_in_the_clip():
+    follows = {0: 1, 1: 2, 2: 3, 3: 2, 6: 7, 7: 6, 9: 9}
+    drawn = []
+    for i in range(4):
+        frames = paired(4)[i][1].ravel().astype(int)
+        assert frames.shape == (4,)
+        for first, second in frames.reshape(-1, 2):
+            assert follows[first] == second
+            drawn.append(first)
+    assert sorted(drawn[:7]) == sorted(follows)
+    parts = [paired(4, shard=(r, 2))[1][1].ravel().tolist() for r in range(2)]
+    assert sum(parts, []) == paired(4)[1][1].ravel().tolist()
+    factors = paired(4, scale_jitter=0.2).factors(0)
+    assert factors[0] == factors[1] != factors[2] == factors[3]
+    np.testing.assert_array_equal(paired(4, scale_jitter=0.2, shard=(1, 2)).factors(0), factors[2:])
+
+
+@pytest.mark.once
+def test_pairs_that_cannot_be_made():
+    with pytest.raises(VPGCError, match="batch of 3 frames cannot be divided into pairs of frames"):
+        paired(3)
+    with pytest.raises(VPGCError, match="pairs of frames and 2 processes.*multiple of 4"):
+        paired(6, shard=(0, 2))
+    with pytest.raises(VPGCError, match="numbers of all 3 training examples; received none"):
+        DriverBatches(np.zeros((3, 8, 8)), None, np.zeros((3, 2, 2, 1)), 2, 1, pairs=True)
+
+
+def keras_cv_layers():
+    import keras_cv
+
+    return keras_cv.layers.RandomAugmentationPipeline(
+        [keras_cv.layers.RandomBrightness(0.3), keras_cv.layers.RandomContrast((0, 255), 0.4)], 1
+    )
+
+
+AUGMENTATIONS = {
+    "layer": lambda: keras.layers.RandomBrightness(0.5),
+    "pipeline": lambda: keras.layers.Pipeline(
+        [keras.layers.RandomFlip("horizontal"), keras.layers.RandomContrast(0.5)]
+    ),
+    "keras-cv": keras_cv_layers,
+    "callable with a seed": lambda: (
+        lambda x, seed: x + np.random.default_rng(seed).uniform(-40, 40, size=(len(x), 1, 1, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentation_of_a_batch_is_the_same_whenever_it_is_asked_for(name, rng):
+    images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
+
+    def batches(seed=1, **settings):
+        return FrameBatches(images, 4, 9, seed, AUGMENTATIONS[name](), **settings)
+
+    run = batches()
+    whole = [run[i][0] for i in range(5)]
+    np.testing.assert_array_equal(batches()[4][0], whole[4])
+    np.testing.assert_array_equal(batches(start=3)[1][0], whole[4])
+    np.testing.assert_array_equal(run[1][0], whole[1])
+    # Round 1 of another seed holds other images; the same images are drawn anew each time.
+    assert (augment(run.augmentation, images, (1, 0)) != images).any()
+    draws = [augment(run.augmentation, images, s).tolist() for s in [(1, 0), (1, 1), (2, 0)]]
+    assert draws[0] != draws[1] != draws[2] != draws[0]
+
+
+def test_worker_threads_and_fit_see_the_same_augmentation(rng):
+    from concurrent.futures import ThreadPoolExecutor
+
+    images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
+    run = FrameBatches(images, 4, 8, augmentation=AUGMENTATIONS["pipeline"]())
+    wanted = [run[i][0] for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: run[i][0], range(8)))
+    np.testing.assert_array_equal(found, wanted)
+
+
+class Losses(keras.callbacks.Callback):
+    """The loss of each step; Keras logs the mean over the epoch so far."""
+
+    def on_train_begin(self, logs=None):
+        self.found = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.sums = [*(self.sums if batch else [0]), logs["loss"] * (batch + 1)]
+        self.found.append(self.sums[-1] - self.sums[-2])
+
+
+def fed(batches, epochs):
+    """The mean of each batch that `fit` was given, as its step's loss."""
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1.0)(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model.compile("sgd", lambda true, predicted: predicted, run_eagerly=True)
+    losses = Losses()
+    model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[losses])
+    return losses.found
+
+
+class WithTargets(FrameBatches):
+    def make(self, batch):
+        (images,) = super().make(batch)
+        return images, np.zeros((len(images), 3), "float32")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"prefetch": 2}, {"cache": "device"}], ids=["plain", "prefetch", "device"]
+)
+def test_fit_goes_through_the_batches_in_order(settings, rng):
+    images = rng.integers(60, 200, size=(6, 8, 8, 3), dtype="uint8")
+    layer = AUGMENTATIONS["layer"]()
+    batches = WithTargets(images, 4, 3, augmentation=layer, **settings)
+    wanted = [FrameBatches(images, 4, 6, augmentation=layer)[i][0].mean() for i in range(6)]
+    np.testing.assert_allclose(fed(batches, 2), wanted, rtol=1e-4)
+    assert batches.done == 6
+    # A second `fit`, or a run that goes on in another process.
+    np.testing.assert_allclose(
+        fed(WithTargets(images, 4, 2, start=4), 1), fed(WithTargets(images, 4, 3), 2)[4:], rtol=1e-4
+    )
+
+
+@pytest.mark.once
+def test_prefetched_batches_are_the_same_in_any_order(rng):
+    images = rng.integers(0, 256, size=(9, 8, 8, 3), dtype="uint8")
+    plain, ahead = (FrameBatches(images, 4, 9, prefetch=n) for n in (0, 3))
+    for i in (0, 1, 2, 7, 8, 3, 3, 4):
+        np.testing.assert_array_equal(ahead[i][0], plain[i][0])
+
+
+# On TensorFlow the device is the host, see `FrameBatches`.
+DEVICE = "device" if keras.backend.backend() != "tensorflow" else "host"
+
+
+def same(found, wanted, atol=1e-6):
+    found, wanted = (keras.tree.flatten(x) for x in (found, wanted))
+    for a, b in zip(found, wanted, strict=True):
+        assert DEVICE == "host" or not isinstance(a, np.ndarray)
+        a = keras.ops.convert_to_numpy(a)
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5)
+
+
+@pytest.mark.parametrize("augmentation", [None, "layer", "pipeline"])
+def test_frames_on_the_device_are_those_of_the_host(augmentation, rng):
+    images = rng.integers(0, 256, size=(5, 16, 16, 3), dtype="uint8")
+    landmarks = np.stack([face(x, 0.5) for x in (-0.1, 0.2, 0.5, 0.8, 1.1)])
+    layer = AUGMENTATIONS[augmentation]() if augmentation else None
+
+    def batches(cache):
+        return FrameBatches(
+            images, 4, 9, augmentation=layer, landmarks=landmarks, cache=cache, start=2
+        )
+
+    assert batches("device").cache == DEVICE
+    # A rounded half may fall either way.
+    same(batches("device")[1], batches("host")[1], atol=1 if augmentation else 1e-6)
+    (alone,) = FrameBatches(images, 4, 9, cache="device")[1]
+    np.testing.assert_array_equal(to_numpy(alone), FrameBatches(images, 4, 9)[1][0])
+    with pytest.raises(VPGCError, match="no cache 'disk'"):
+        batches("disk")
+
+
+def drawings(count, size):
+    """Smooth drawings, one of them empty."""
+    place = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1)
+    middles = np.linspace(0.3, 0.6, count)[:, None] * size
+    distance = np.linalg.norm(place[None] - middles[:, None, None], axis=-1)
+    result = np.rint(255 * np.exp(-(((distance - 8) / 4) ** 2))).astype("uint8")
+    result[result < 30] = 0
+    result[0] = 0
+    return result
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.25])
+def test_driver_batches_on_the_device_are_those_of_the_host(jitter, rng):
+    features = rng.normal(size=(4, 2, 2, 3)).astype("float16")
+    arguments = (drawings(6, 48), context_indices(6, 3)[[0, 1, 3, 5]], features, 4, 2, 7)
+
+    def batches(cache):
+        return DriverBatches(*arguments, scale_jitter=jitter, cache=cache)
+
+    assert batches("device").cache == DEVICE
+    # OpenCV's coordinates are multiples of 1/32 pixel, its results of 1/255.
+    same(batches("device")[1], batches("host")[1], atol=0.03 if jitter else 1e-6)
+
+
+def test_image_batches_on_the_device_are_those_of_the_host(rng):
+    arguments = (drawings(3, 16), context_indices(3, 1), rng.normal(size=(3, 1, 1, 2)), 2, 2)
+    data = {
+        "images": rng.integers(0, 256, size=(3, 16, 16, 3), dtype="uint8"),
+        "landmarks": np.stack([face(x, 0.5) for x in (0.2, 0.5, 0.8)]),
+    }
+    device, host = (DriverImageBatches(*arguments, cache=c, **data) for c in ("device", "host"))
+    assert device.cache == DEVICE
+    same(device[1], host[1])
+
+
+@pytest.mark.once
+def test_arrays_go_to_the_device_if_they_leave_room_there(monkeypatch):
+    images = numbered(10)
+    monkeypatch.setattr(backend, "keeps_device_batches", lambda: True)
+    for free, cache in ((None, "host"), (images.nbytes * 2, "host"), (images.nbytes * 3, "device")):
+        monkeypatch.setattr(backend, "free_memory", lambda free=free: free)
+        assert FrameBatches(images, 4, 1).cache == cache
+    assert FrameBatches(images, 4, 1, augmentation=lambda x: x).cache == "host"
+    assert FrameBatches(images, 4, 1, augmentation=keras.layers.RandomFlip()).cache == "device"
+
+
+def test_a_callable_augments_frames_of_the_device_in_numpy(rng):
+    images = rng.integers(0, 256, size=(4, 8, 8, 3), dtype="uint8")
+    found = FrameBatches(images, 4, 1, augmentation=np.negative, cache="device")[0][0]
+    assert isinstance(found, np.ndarray) and not found.any()
+
+
+@pytest.mark.once
+def test_images_may_be_a_file_larger_than_the_memory(tmp_path, rng):
+    images = rng.integers(0, 256, size=(5, 16, 16, 3), dtype="uint8")
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    landmarks = np.stack([face(x, 0.5) for x in (0.2, 0.3, 0.5, 0.7, 0.8)])
+    heatmaps, neighbours = drawings(5, 16), context_indices(5, 3)
+    features = rng.normal(size=(5, 1, 1, 2))
+
+    def batches(images):
+        settings = {"landmarks": landmarks}
+        layer = keras.layers.RandomFlip()
+        yield FrameBatches(images, 3, 2, augmentation=layer, prefetch=1, **settings)
+        yield FrameBatches(images, 3, 2, cache="device", **settings)
+        yield DriverImageBatches(heatmaps, neighbours, features, 3, 2, images=images, **settings)
+
+    for found, wanted in zip(batches(mapped), batches(images), strict=True):
+        for a, b in zip(*(keras.tree.flatten(x[1]) for x in (found, wanted)), strict=True):
+            assert not isinstance(a, np.memmap) or a.base is None
+            np.testing.assert_array_equal(to_numpy(a), to_numpy(b))

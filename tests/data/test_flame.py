@@ -14,8 +14,8 @@ from skimage.transform import SimilarityTransform
 
 from keras_vpgc.data.flame import FlameModel, LandmarkEmbedding, read_codes, read_deca
 from keras_vpgc.data.retarget import Camera, HeadTrack, angles, neutral_pose, rebuild, retarget
-from keras_vpgc.data.safe_pickle import read_arrays
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.safe_pickle import read_arrays
 
 pytestmark = pytest.mark.once
 

@@ -10,6 +10,15 @@ def to_numpy(x):
     return keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
 
 
+def compiled(function):
+    """The function of tensors, compiled on JAX: there each new operation costs a compilation."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
+
+
 def check_layer(build, inputs, tmp_path, output_dtype=None, tolerance=0.05):
     """Build, call, dtype policies, shape inference, config round trip, saving and loading.
 

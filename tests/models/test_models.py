@@ -99,7 +99,12 @@ def test_autoencoder_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path)
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"texture_prior": False}, {"global_context": False}, {"context": 1}],
+    [
+        {},
+        {"texture_prior": False},
+        pytest.param({"global_context": False}, marks=pytest.mark.once),
+        pytest.param({"context": 1}, marks=pytest.mark.once),
+    ],
     ids=["full", "no prior", "no context", "one frame"],
 )
 def test_driver_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path):

@@ -133,7 +133,9 @@ def test_adam_state_goes_on_in_a_second_fit(images):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mode": "hard"}, {"codebook": "vanilla"}], ids=["soft", "hard", "vanilla"]
+    "settings",
+    [{}, pytest.param({"mode": "hard"}, marks=pytest.mark.once), {"codebook": "vanilla"}],
+    ids=["soft", "hard", "vanilla"],
 )
 def test_loss_falls_and_codes_move(images, settings):
     trainer = build(

@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from keras_vpgc.data.landmark_sets import landmarks
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.retarget import fit_head
 from keras_vpgc.evaluation.run import evaluate_run
+from keras_vpgc.losses import LPIPSDistance
 from keras_vpgc.training.callbacks import TimeLimit
 from keras_vpgc.training.recipes import read_run, train_puppet
 from tests.layers.layer_case import to_numpy
@@ -52,7 +55,7 @@ def test_trained_run_is_not_trained_again(run, portrait):
     network = {"shortcuts": False}
     train_puppet(portrait, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     assert {x.name: x.stat().st_mtime_ns for x in run.iterdir()} == before
-    with pytest.raises(VPGCError, match="other settings: choose another folder"):
+    with pytest.raises(VPGCError, match=r"other settings \(steps differs\)"):
         train_puppet(portrait, run, "vpgc_tiny", recipe={"steps": 3}, verbose=0)
 
 
@@ -94,7 +97,7 @@ def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
 
 
 @pytest.mark.parametrize("library", [pytest.param("keras", marks=pytest.mark.once), "keras-cv"])
-def test_training_takes_an_augmentation(library, portrait, tmp_path):
+def test_training_takes_an_augmentation(library, portrait, tmp_path, eager_tensorflow):
     if library == "keras":
         layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)
     else:
@@ -122,6 +125,8 @@ def test_time_limit_ends_a_stage(portrait, tmp_path):
     recipe = {"steps": 10_000, "driver_steps": 10_000, "time_limit": 0.01}
     train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
     assert (tmp_path / "r" / "puppet.keras").exists()
+    pictures = {x.name.rsplit("_", 1)[0] for x in (tmp_path / "r" / "previews").iterdir()}
+    assert pictures == {"codebook", "driver", "driver_on_images"}
 
 
 @pytest.mark.once
@@ -215,3 +220,49 @@ def test_context_without_a_middle_is_refused_before_anything_is_trained(portrait
     with pytest.raises(VPGCError, match="context of 4 frames has no middle"):
         train_puppet(portrait, tmp_path / "run", "vpgc_tiny", network={"context": 4}, verbose=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.once
+def test_portrait_that_cannot_be_trained_on_is_refused_before_anything_is_written(
+    portrait, tmp_path
+):
+    folder = tmp_path / "run"
+    with pytest.raises(VPGCError, match=r"frames of 64x64 pixels, but vpgc_128 makes 128x128"):
+        train_puppet(portrait, folder, "vpgc_128", verbose=0)
+    copy = tmp_path / "portrait"
+    shutil.copytree(portrait.path, copy)
+    info = json.loads((copy / "portrait.json").read_text())
+    info["split"]["validation"] = [50, 50]
+    (copy / "portrait.json").write_text(json.dumps(info))
+    with pytest.raises(VPGCError, match="too short to be split: its validation part has no frame"):
+        train_puppet(copy, folder, "vpgc_tiny", verbose=0)
+    with pytest.raises(VPGCError, match="A batch of 999 frames is larger than the training part"):
+        train_puppet(portrait, folder, "vpgc_tiny", recipe={"batch_size": 999}, verbose=0)
+    assert not folder.exists()
+
+
+@pytest.mark.once
+def test_portrait_that_changed_since_the_run_began_is_noticed(run, portrait, tmp_path):
+    copy = tmp_path / "portrait"
+    shutil.copytree(portrait.path, copy)
+    with open(copy / "tracking.npz", "ab") as file:
+        file.write(b"x")
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
+    network = {"shortcuts": False}
+    with pytest.raises(VPGCError, match="changed since it began .tracking_sha256 differs"):
+        train_puppet(copy, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name, kind", [("lpips-alex", "alex"), ("lpips-vgg", "vgg")])
+def test_recipe_names_its_perceptual_loss(name, kind, portrait, tmp_path):
+    recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 0, "perceptual": name}
+    train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
+    with open(tmp_path / "r" / "logs" / "codebook.csv") as file:
+        (row,) = csv.DictReader(file)
+    portrait_frames = portrait.frames(portrait.indices("validation"), 64)
+    autoencoder = keras.saving.load_model(tmp_path / "r" / "autoencoder.keras")
+    x = portrait_frames.astype("float32") / 127.5 - 1
+    picked = np.linspace(0, len(x) - 1, min(32, len(x))).astype(int)
+    distance = LPIPSDistance(kind)(x[picked], to_numpy(autoencoder(x[picked])))
+    assert float(row["val_perceptual"]) == pytest.approx(to_numpy(distance).mean(), rel=1e-2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vpgc.errors import VPGCError, missing_extra
 
-SUFFIXES = (".npz", ".npy", ".pkl", ".mat")
+SUFFIXES = (".npz", ".npy", ".pkl", ".ckpt", ".mat")
 
 
 class _Foreign(Exception):
@@ -222,6 +222,10 @@ def _plain(value, seen=None):
     return seen[id(value)]
 
 
+def _read_pickle(file):
+    return _plain(_Unpickler(file).load())
+
+
 def _read_npy(file):
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0
@@ -229,7 +233,7 @@ def _read_npy(file):
         header = np.lib.format.read_array_header_2_0
     dtype = header(file)[2]
     if dtype.hasobject:
-        made = _plain(_Unpickler(file).load())
+        made = _read_pickle(file)
         return made.item() if made.shape == () else made
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
@@ -259,8 +263,8 @@ def read_arrays(path) -> Any:
     by name.
 
     Args:
-        path: A `.npz`, `.npy` (also of one pickled dictionary), `.pkl` (of Python 2 or 3) or
-            `.mat` (MATLAB 4 to 7.2; needs scipy).
+        path: A `.npz`, `.npy` (also of one pickled dictionary), `.pkl` (of Python 2 or 3), `.ckpt`
+            (a pickle of a network's arrays) or `.mat` (MATLAB 4 to 7.2; needs scipy).
 
     Returns:
         A dictionary (its tuples as lists) or an array, as the file has it.
@@ -280,7 +284,8 @@ def read_arrays(path) -> Any:
     readers = {
         ".npz": _read_npz,
         ".npy": _read_npy,
-        ".pkl": lambda file: _plain(_Unpickler(file).load()),
+        ".pkl": _read_pickle,
+        ".ckpt": _read_pickle,
         ".mat": _read_mat,
     }
     if suffix not in readers:

@@ -1,0 +1,41 @@
+"""Arrays where the models compute."""
+
+import keras
+import numpy as np
+
+from keras_vpgc import backend
+from tests.layers.layer_case import to_numpy
+
+
+def test_rows_are_taken_by_indices_of_any_shape(rng):
+    for dtype in ("uint8", "int32", "float16", "float32"):
+        array = (100 * rng.uniform(size=(7, 3, 2))).astype(dtype)
+        tensor = backend.to_device(array)
+        for indices in (np.array([6, 0, 0]), np.array([[1, 2], [3, 4]])):
+            found = backend.take(tensor, indices)
+            assert keras.backend.standardize_dtype(found.dtype) == dtype
+            np.testing.assert_array_equal(to_numpy(found), array[indices])
+
+
+def test_free_memory_is_that_of_an_accelerator():
+    free = backend.free_memory()
+    assert free is None or free > 0
+
+
+def test_jitted_functions_take_arrays_and_structures_of_them(rng):
+    array = rng.normal(size=(5, 2)).astype("float32")
+
+    def function(arrays, indices, nothing=None):
+        assert nothing is None
+        return {"twice": 2 * backend.take(arrays["a"], indices)}, keras.ops.ones((len(indices),))
+
+    found = backend.jitted(function)({"a": backend.to_device(array)}, np.array([3, 1]))
+    np.testing.assert_allclose(to_numpy(found[0]["twice"]), 2 * array[[3, 1]])
+    np.testing.assert_array_equal(to_numpy(found[1]), [1, 1])
+
+
+def test_layers_compute_by_the_processor_in_its_scope(rng):
+    images = rng.uniform(0, 255, size=(2, 8, 8, 3)).astype("float32")
+    with backend.on_host():
+        found = keras.layers.RandomBrightness((0.5, 0.5))(images, training=True)
+    np.testing.assert_allclose(to_numpy(found), np.clip(images + 127.5, 0, 255), rtol=1e-5)
