@@ -1,7 +1,8 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
 `vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
-(`adam_class`, `move_towards`, `swap`), on several devices (`average_gradients`,
+(`adam_class`, `move_towards`, `swap`), on several devices (`device_count`, `distributed`,
+`process`, `one_process_a_device`, `launched`, `agree`, `wait`, `average_gradients`,
 `mean_over_devices`, `share`) and on where arrays lie (`to_device`, `take`, `free_memory`,
 `keeps_device_batches`, `jitted`, `on_host`); each file's docstrings say what they promise.
 """
@@ -32,7 +33,15 @@ swap = _module.swap
 average_gradients = _module.average_gradients
 mean_over_devices = _module.mean_over_devices
 share = _module.share
+device_count = _module.device_count
+process = _module.process
+one_process_a_device = _module.one_process_a_device
+launched = _module.launched
+distributed = _module.distributed
+agree = _module.agree
+wait = _module.wait
 out_of_memory = _module.out_of_memory
+after_out_of_memory = _module.after_out_of_memory
 to_device = _module.to_device
 take = _module.take
 free_memory = _module.free_memory
@@ -42,16 +51,23 @@ on_host = _module.on_host
 
 __all__ = [
     "adam_class",
+    "after_out_of_memory",
+    "agree",
     "average_gradients",
     "compiled",
+    "device_count",
+    "distributed",
     "free_memory",
     "jit_by_default",
     "jitted",
     "keeps_device_batches",
+    "launched",
     "mean_over_devices",
     "move_towards",
     "on_host",
+    "one_process_a_device",
     "out_of_memory",
+    "process",
     "share",
     "swap",
     "take",
@@ -60,4 +76,5 @@ __all__ = [
     "train_step",
     "value_and_grad",
     "vjp",
+    "wait",
 ]

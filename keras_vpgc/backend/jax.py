@@ -1,6 +1,7 @@
 """Gradients, custom steps, compiled inference and arrays on the device on JAX."""
 
 import contextlib
+import gc
 
 import jax
 import keras
@@ -159,9 +160,67 @@ def share(grads):
     return grads
 
 
+def device_count() -> int:
+    """Number of devices that a training may use."""
+    return jax.local_device_count()
+
+
+def process() -> tuple[int, int]:
+    """This process's number and how many train along, within `distributed`."""
+    return 0, 1
+
+
+def one_process_a_device() -> bool:
+    """Does a training on several devices take as many processes?"""
+    return False
+
+
+def launched() -> int:
+    """Number of processes that were started together to train along."""
+    return 1
+
+
+@contextlib.contextmanager
+def distributed(count):
+    """A scope in which models that are built in it are trained by several devices.
+
+    Args:
+        count: Number of devices; `fit` divides each batch among them.
+    """
+    if count == 1:
+        yield
+        return
+    before = keras.distribution.distribution()
+    devices = keras.distribution.list_devices()[:count]
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+def agree(number):
+    """The first process's number, in all of them."""
+    return number
+
+
+def wait():
+    """Wait until all processes are here."""
+
+
 def out_of_memory(error) -> bool:
     """Does an exception say that memory was too small?"""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def after_out_of_memory(model):
+    """Make a model usable whose step ran out of memory; its weights may be lost then."""
+    gc.collect()
+    optimizer = model.optimizer.variables if model.optimizer else []
+    for variable in [*model.variables, *optimizer]:
+        # The step had been given its value for good.
+        if variable._value is None or variable._value.is_deleted():
+            variable.assign(jax.numpy.zeros(variable.shape, variable.dtype))
 
 
 def to_device(array):
@@ -171,9 +230,18 @@ def to_device(array):
         array: Numpy array of a type of at most 32 bits, a `numpy.memmap` too.
 
     Returns:
-        Tensor of the same shape and type.
+        Tensor of the same shape and type; on each device, within `distributed`.
     """
-    return jax.device_put(array)
+    return jax.device_put(array, _sharding())
+
+
+def _sharding(*axes):
+    """How arrays lie on the devices of a `keras.distribution`, `None` without one."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    mesh = distribution.device_mesh.backend_mesh
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def take(array, indices):
@@ -207,9 +275,13 @@ def jitted(function):
         function: Takes and returns tensors, numpy arrays or structures of them.
 
     Returns:
-        A function of the same arguments.
+        A function of the same arguments. Within `distributed` its results, whose first axis is
+        the batch, are divided among the devices.
     """
-    return jax.jit(function)
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return jax.jit(function)
+    return jax.jit(function, out_shardings=_sharding(distribution.batch_dim_name))
 
 
 def on_host():

@@ -1,5 +1,8 @@
 """Gradients, custom steps, compiled inference and arrays on the device on TensorFlow."""
 
+import contextlib
+import gc
+
 import keras
 import tensorflow as tf
 
@@ -72,7 +75,8 @@ def compiled(model):
 
 def jit_by_default() -> bool:
     """Compile by XLA? On a CPU that takes a minute and gains nothing (`docs/results.md`)."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    # Devices that exchange gradients do so outside of what XLA compiles.
+    return bool(tf.config.list_physical_devices("GPU")) and _replicas() == 1
 
 
 def adam_class():
@@ -125,9 +129,61 @@ def share(grads):
     return grads if count == 1 else [g / count for g in grads]
 
 
+def _devices():
+    return tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+
+
+def device_count() -> int:
+    """Number of devices that a training may use."""
+    return len(_devices())
+
+
+def process() -> tuple[int, int]:
+    """This process's number and how many train along, within `distributed`."""
+    return 0, 1
+
+
+def one_process_a_device() -> bool:
+    """Does a training on several devices take as many processes?"""
+    return False
+
+
+def launched() -> int:
+    """Number of processes that were started together to train along."""
+    return 1
+
+
+@contextlib.contextmanager
+def distributed(count):
+    """A scope in which models that are built in it are trained by several devices.
+
+    Args:
+        count: Number of devices; `fit` divides each batch among them.
+    """
+    if count == 1:
+        yield
+        return
+    with tf.distribute.MirroredStrategy([d.name for d in _devices()[:count]]).scope():
+        yield
+
+
+def agree(number):
+    """The first process's number, in all of them."""
+    return number
+
+
+def wait():
+    """Wait until all processes are here."""
+
+
 def out_of_memory(error) -> bool:
     """Does an exception say that memory was too small?"""
     return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
+
+def after_out_of_memory(model):
+    """Make a model usable whose step ran out of memory; its weights may be lost then."""
+    gc.collect()
 
 
 def to_device(array):

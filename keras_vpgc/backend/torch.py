@@ -1,5 +1,8 @@
 """Gradients, custom steps, compiled inference and arrays on the device on PyTorch."""
 
+import contextlib
+import gc
+import os
 import warnings
 
 import keras
@@ -156,11 +159,78 @@ def share(grads):
     return grads
 
 
+def device_count() -> int:
+    """Number of devices that a training may use; without GPUs, of processor cores."""
+    return torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def process() -> tuple[int, int]:
+    """This process's number and how many train along, within `distributed`."""
+    if not _group():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def one_process_a_device() -> bool:
+    """Does a training on several devices take as many processes?"""
+    return True
+
+
+def launched() -> int:
+    """Number of processes that were started together to train along, as `torchrun` says it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+@contextlib.contextmanager
+def distributed(count):
+    """A scope in which the processes that train along average their gradients.
+
+    Args:
+        count: Number of processes, as `launched` says.
+    """
+    if count == 1 or _group():
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    torch.distributed.init_process_group(backend)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def agree(number):
+    """The first process's number, in all of them."""
+    if not _group():
+        return number
+    tensor = torch.tensor(float(number), dtype=torch.float64, device=_device())
+    torch.distributed.broadcast(tensor, 0)
+    return type(number)(tensor.item())
+
+
+def wait():
+    """Wait until all processes are here."""
+    if _group():
+        torch.distributed.barrier()
+
+
 def out_of_memory(error) -> bool:
     """Does an exception say that memory was too small?"""
+    # Keras raises another exception that quotes PyTorch's.
+    said = str(error)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "can't allocate memory" in str(error)
+        "CUDA out of memory" in said or "can't allocate memory" in said
     )
+
+
+def after_out_of_memory(model):
+    """Make a model usable whose step ran out of memory; its weights may be lost then."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def to_device(array):

@@ -32,6 +32,9 @@ def command(
     test_frames: Annotated[
         int | None, typer.Option(help="Length of the held-out part at the end.")
     ] = None,
+    test_blocks: Annotated[
+        int, typer.Option(min=1, help="Spread the held-out part over that many stretches.")
+    ] = 1,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes; default: one a core.")
     ] = None,
@@ -58,6 +61,7 @@ def command(
         end=None if end is None else parse_time(end),
         max_gap=max_gap,
         test_frames=test_frames,
+        test_blocks=test_blocks,
         workers=workers,
         overwrite=overwrite,
         tracker_model=tracker_model,

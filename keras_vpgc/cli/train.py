@@ -22,6 +22,9 @@ def command(
         list[str] | None,
         typer.Option("--set", help="Any other setting, as KEY=VALUE (JSON); may be repeated."),
     ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs that divide each batch among them.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of weights and data order.")] = 0,
 ):
     """Train the codebook and the driver: portrait folder -> run folder with puppet.keras.
@@ -39,7 +42,9 @@ def command(
     ):
         if value is not None:
             recipe[key] = value
-    train_puppet(portrait, output, preset, network=network, recipe=recipe, seed=seed)
+    train_puppet(
+        portrait, output, preset, network=network, recipe=recipe, seed=seed, devices=devices
+    )
     typer.echo(f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT")
 
 

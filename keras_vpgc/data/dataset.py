@@ -162,9 +162,7 @@ class _Shuffled(keras.utils.PyDataset):
         if cache == "auto":
             free = backend.free_memory() if suits else None
             size = sum(a.nbytes for a in arrays.values())
-            # A distribution divides what comes from the host among its devices.
-            alone = keras.distribution.distribution() is None
-            cache = "device" if free and alone and size <= DEVICE_SHARE * free else "host"
+            cache = "device" if free and size <= DEVICE_SHARE * free else "host"
         if cache == "device" and backend.keeps_device_batches():
             self.cache = "device"
             self.arrays = {name: backend.to_device(a) for name, a in arrays.items()}
@@ -319,10 +317,10 @@ class FrameBatches(_Shuffled):
         cache: Where the images lie. `"device"`: once for all in the accelerator's memory, so that
             a step sends indices alone; a Keras layer augments them there. `"host"`: in the host's
             memory, where a Keras layer without weights computes too, so as not to wait for the
-            step. `"auto"`: on an accelerator if they take at most 40% of its free memory, no
-            `keras.distribution` is set and the augmentation is a Keras layer or none, else on
-            the host. On TensorFlow always the host, as `fit` reads from there by `tf.data`. The
-            attribute `cache` says which it became.
+            step. `"auto"`: on an accelerator if they take at most 40% of its free memory and the
+            augmentation is a Keras layer or none, else on the host. Of several devices each
+            keeps all of them. On TensorFlow always the host, as `fit` reads from there by
+            `tf.data`. The attribute `cache` says which it became.
         **kwargs: Arguments of `keras.utils.PyDataset`.
 
     Batch `i` of the run depends on `seed` and `i` alone, its augmentation too, so that a run that

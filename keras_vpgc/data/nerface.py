@@ -164,7 +164,7 @@ def import_nerface(
         "size": size,
         "tracker": settings["tracker"],
         "landmark_set": "mediapipe-478",
-        "split": split,
+        "split": {part: [place] for part, place in split.items()},
         "report": {
             "tracker": settings["tracker"],
             "seconds": round(len(images) / rate, 3),

@@ -9,7 +9,7 @@ import numpy as np
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.errors import VPGCError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PARTS = ("train", "validation", "test")
 
 
@@ -108,13 +108,24 @@ class Portrait:
         Returns:
             Int array.
         """
-        if part not in PARTS:
-            raise VPGCError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
-        first, last = self.info["split"][part]
         usable = self.valid & ~self.interpolated
         if part == "train":
             usable &= ~self.repeated
-        return first + np.flatnonzero(usable[first:last])
+        frames = [np.arange(first, last) for first, last in self.ranges(part)]
+        return np.concatenate([x[usable[x]] for x in frames])
+
+    def ranges(self, part: str) -> list[list[int]]:
+        """The stretches of the clip that a part is made of.
+
+        Args:
+            part: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            List of `[first, last + 1]`.
+        """
+        if part not in PARTS:
+            raise VPGCError(f"There is no part {part!r}: choose one of {', '.join(PARTS)}.")
+        return self.info["split"][part]
 
     def frames(self, indices=None, size: int | None = None) -> np.ndarray:
         """Images.

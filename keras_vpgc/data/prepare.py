@@ -26,25 +26,31 @@ CHUNK_FRAMES = 250
 MAX_GAP = 0.5
 
 
-def split(count: int, frame_rate: float, test_frames: int | None = None) -> dict[str, list[int]]:
+def split(
+    count: int, frame_rate: float, test_frames: int | None = None, test_blocks: int = 1
+) -> dict[str, list[list[int]]]:
     """Cut a clip into train, 1 s gap, validation, 1 s gap, test, in the order of time.
 
     Args:
         count: Number of frames.
         frame_rate: Frames a second; the gaps keep neighbours of test frames out of the training.
-        test_frames: Length of the trailing test part; default a fifth, at most 1000.
+        test_frames: Length of the test part; default a fifth, at most 1000.
+        test_blocks: With more than one the test part is that many stretches, one in the middle of
+            each equal part of the clip, with gaps on both sides; validation is beside one of them.
+            So a short clip is tested on what it shows, not on what comes last.
 
     Returns:
-        Dict of `[first, last + 1]` for each part. Validation is 5% of the rest, at least 100
+        Dict of ranges `[first, last + 1]` for each part. Validation is 5% of the rest, at least 100
         frames where there are enough; a clip under 20 s gets shorter gaps.
 
     Raises:
-        VPGCError: if the test part leaves too little to train on.
+        VPGCError: if the test part leaves too little to train on, or its blocks have no frames.
 
     Example:
 
     ```python
-    split(4998, 25)["test"]  # [3998, 4998]
+    split(4998, 25)["test"]  # [[3998, 4998]]
+    split(480, 24, test_blocks=4)["test"]  # [[48, 72], [168, 192], [288, 312], [408, 432]]
     ```
     """
     test = min(1000, round(count / 5)) if test_frames is None else int(test_frames)
@@ -53,15 +59,36 @@ def split(count: int, frame_rate: float, test_frames: int | None = None) -> dict
             f"A test part of {test} frames does not fit a clip of {count}: choose fewer, or record "
             "more."
         )
-    gap = min(round(frame_rate), count // 20)
     rest = count - test
     validation = min(max(round(0.05 * rest), 100), rest // 10)
-    train = rest - validation - 2 * gap
-    return {
-        "train": [0, train],
-        "validation": [train + gap, train + gap + validation],
-        "test": [count - test, count],
-    }
+    if test_blocks == 1:
+        gap = min(round(frame_rate), count // 20)
+        train = rest - validation - 2 * gap
+        return {
+            "train": [[0, train]],
+            "validation": [[train + gap, train + gap + validation]],
+            "test": [[count - test, count]],
+        }
+    if not 1 <= test_blocks <= min(test, count // MIN_FRAMES):
+        raise VPGCError(
+            f"A clip of {count} frames cannot be tested in {test_blocks} blocks: choose at most "
+            f"{max(1, min(test, count // MIN_FRAMES))}."
+        )
+    gap = min(round(frame_rate), count // (15 * test_blocks))
+    length = test // test_blocks
+    parts: dict[str, list[list[int]]] = {"train": [], "validation": [], "test": []}
+    begin = 0
+    for i in range(test_blocks):
+        first = round((i + 0.5) * count / test_blocks - length / 2)
+        last = first + length
+        parts["train"].append([begin, first - gap])
+        parts["test"].append([first, last])
+        begin = last + gap
+        if i == test_blocks // 2:
+            parts["validation"].append([begin, begin + validation])
+            begin += validation + gap
+    parts["train"].append([begin, count])
+    return parts
 
 
 def prepare(
@@ -76,6 +103,7 @@ def prepare(
     end: float | None = None,
     max_gap: float = MAX_GAP,
     test_frames: int | None = None,
+    test_blocks: int = 1,
     workers: int | None = None,
     overwrite: bool = False,
     tracker_model=None,
@@ -105,6 +133,7 @@ def prepare(
         end: Where to stop, in seconds of the source.
         max_gap: Seconds without the face that are filled in; longer gaps stay without landmarks.
         test_frames: Length of the test part, see `split`.
+        test_blocks: Number of stretches that it is spread over, see there.
         workers: Number of processes; default: the cores that this process may use.
         overwrite: Replace an existing portrait of another source or with other settings?
         tracker_model: Path of the face landmarker's model, see `keras_vpgc.assets`.
@@ -130,6 +159,7 @@ def prepare(
 
     if is_nerface(source):
         chosen = {"person": person, "start": start, "end": end, "test_frames": test_frames}
+        chosen["test_blocks"] = None if test_blocks == 1 else test_blocks
         for name, value in chosen.items():
             if value is not None:
                 raise VPGCError(
@@ -178,6 +208,7 @@ def prepare(
         "person": person,
         "max_gap": max_gap,
         "test_frames": test_frames,
+        "test_blocks": test_blocks,
     }
     old = output.with_name(f".{output.name}.old")
     if old.exists() and not output.exists():
@@ -480,23 +511,24 @@ def _plan(source, info, faces, settings, crop):
         "size": size,
         "tracker": settings["tracker"],
         "landmark_set": "mediapipe-478",
-        "split": _split_seen(track.valid & ~track.interpolated, rate, settings["test_frames"]),
+        "split": _split_seen(track.valid & ~track.interpolated, rate, settings),
         "report": report,
         "settings": settings,
     }
     return arrays, portrait_info
 
 
-def _split_seen(seen, rate, test_frames):
+def _split_seen(seen, rate, settings):
     """`split` by the frames that show the face: a face that was away leaves no part empty."""
     frames = np.flatnonzero(seen)
-    parts = split(len(frames), rate, test_frames)
-    return {
-        part: [int(frames[first]) if first else 0, int(frames[last - 1]) + 1]
-        if last > first
-        else [int(frames[first])] * 2
-        for part, (first, last) in parts.items()
-    }
+    parts = split(len(frames), rate, settings["test_frames"], settings["test_blocks"])
+
+    def place(first, last):
+        if last <= first:
+            return [int(frames[first])] * 2
+        return [int(frames[first]) if first else 0, int(frames[last - 1]) + 1]
+
+    return {part: [place(*x) for x in ranges] for part, ranges in parts.items()}
 
 
 def _announced_seconds(source) -> float:

@@ -76,13 +76,20 @@ def evaluate_run(
     held_out, train = portrait.indices(part), portrait.indices("train")
     if not len(held_out):
         raise VPGCError(f"The {part} part of {folder} has no frame with a face.")
-    # The driver sees neighbouring frames: drive the whole stretch, keep the frames with a face.
-    stretch = np.arange(*portrait.info["split"][part])
+    # The driver sees neighbouring frames: drive whole stretches, keep the frames with a face.
+    stretches = [np.arange(*ends) for ends in portrait.ranges(part)]
+    total = sum(map(len, stretches))
     clip = portrait.landmarks
     points = fill(portrait.points, portrait.valid)
     driving = landmark_sets.landmarks(points, puppet.model.landmark_set)
-    with tqdm(total=len(stretch), desc="driving", unit="frame", disable=not progress) as bar:
-        driven = puppet.drive(driving[stretch], batch_size, bar.update)[held_out - stretch[0]]
+    with tqdm(total=total, desc="driving", unit="frame", disable=not progress) as bar:
+        driven = np.concatenate(
+            [
+                puppet.drive(driving[x], batch_size, bar.update)[np.isin(x, held_out)]
+                for x in stretches
+                if len(x)
+            ]
+        )
     truth = portrait.frames(held_out, size)
     train_frames = portrait.frames(train, size)
     nearest = nearest_frames(clip[train], clip[held_out])

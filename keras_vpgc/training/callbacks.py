@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError, missing_extra
 from keras_vpgc.training.optimizer import averaged, parts
 
@@ -47,7 +48,8 @@ class TimeLimit(keras.callbacks.Callback):
         self.began = time.monotonic() - self.used
 
     def on_train_batch_begin(self, batch, logs=None):
-        if time.monotonic() - self.began > self.seconds:
+        # Processes that train along stop at the same step.
+        if backend.agree(time.monotonic() - self.began > self.seconds):
             self.reached = True
             self.model.stop_training = True
 
@@ -105,6 +107,16 @@ class StopOnNonFinite(keras.callbacks.Callback):
                 )
 
 
+class MeanLogs(keras.callbacks.Callback):
+    """Makes the logs of each epoch the mean over the processes that train along."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs:
+            values = keras.ops.convert_to_tensor([float(v) for v in logs.values()])
+            (means,) = backend.mean_over_devices([values])
+            logs.update(zip(logs, means.tolist(), strict=True))
+
+
 class AveragedValidation(keras.callbacks.Callback):
     """Lets `fit` validate with the averages that `AveragingAdam` keeps."""
 
@@ -125,7 +137,7 @@ class CsvLog(keras.callbacks.Callback):
 
     Args:
         file: Path of the file. It is written anew each time, so a run that goes on after a kill
-            has no line twice.
+            has no line twice. `None` for `rows` alone.
         steps_per_epoch: For the column `step`.
 
     Attributes:
@@ -134,7 +146,7 @@ class CsvLog(keras.callbacks.Callback):
 
     def __init__(self, file, steps_per_epoch: int = 1):
         super().__init__()
-        self.file, self.steps_per_epoch = Path(file), steps_per_epoch
+        self.file, self.steps_per_epoch = file and Path(file), steps_per_epoch
         self.rows: list[dict] = []
 
     def on_train_begin(self, logs=None):
@@ -146,6 +158,8 @@ class CsvLog(keras.callbacks.Callback):
         row["seconds"] = round(now - self._last, 3)
         self._last = now
         self.rows.append({**row, **{k: float(v) for k, v in (logs or {}).items()}})
+        if self.file is None:
+            return
         text = io.StringIO()
         # A term that joins later adds its column.
         names = list(dict.fromkeys(k for x in self.rows for k in x))

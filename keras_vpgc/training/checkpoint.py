@@ -132,6 +132,7 @@ class Checkpoint(keras.callbacks.Callback):
         file: Path of the checkpoint.
         callbacks: Callbacks with `get_state` and `set_state` that go on too.
         every_seconds: Save at most that often; at the end in any case.
+        writes: Save at all? Of several processes that train along one does.
 
     Attributes:
         epoch: Number of epochs done.
@@ -147,11 +148,11 @@ class Checkpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, file, callbacks=(), every_seconds: float = 60.0):
+    def __init__(self, file, callbacks=(), every_seconds: float = 60.0, writes: bool = True):
         super().__init__()
         self.file = Path(file)
         self.callbacks = [x for x in callbacks if hasattr(x, "get_state")]
-        self.every_seconds = every_seconds
+        self.every_seconds, self.writes = every_seconds, writes
         self.epoch, self.finished = 0, False
         self._saved = 0.0
         self._variables: list = []
@@ -192,6 +193,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def save(self):
         """Save now."""
+        if not self.writes:
+            return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "epoch": self.epoch,

@@ -292,6 +292,7 @@ class CodebookTrainer(keras.Model):
         return to_model_range(images), None if weights is None else ops.cast(weights, "float32")
 
     def _track(self, logs, batch):
+        logs = dict(zip(logs, backend.mean_over_devices(list(logs.values())), strict=True))
         for name, value in logs.items():
             self._trackers[name].update_state(value, sample_weight=ops.cast(batch, "float32"))
         return {name: self._trackers[name].result() for name in logs}

@@ -219,6 +219,7 @@ def fit_driver(
         pairs=bool(temporal_weight),
         indices=indices,
         prefetch=2,
+        shard=backend.process(),
     )
     if validation is not None and len(validation[1]):
         validation = (
@@ -340,6 +341,7 @@ def fit_driver_on_images(
         landmarks=landmarks[indices],
         sampling=sampling,
         prefetch=2,
+        shard=backend.process(),
         **shared,
     )
     if validation is not None and len(validation[2]):

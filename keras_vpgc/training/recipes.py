@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_vpgc import backend
 from keras_vpgc.assets import sha256
 from keras_vpgc.config import TrainConfig, resolve
 from keras_vpgc.data import landmark_sets
@@ -30,6 +31,7 @@ from keras_vpgc.models import (
     PortraitReenactor,
 )
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
+from keras_vpgc.training.devices import check_division, resolve_devices, train_in_processes
 from keras_vpgc.training.fit_driver import draw, encode, fit_driver, fit_driver_on_images
 from keras_vpgc.training.optimizer import adam, schedule
 from keras_vpgc.training.stage import Stage
@@ -86,6 +88,7 @@ def train_puppet(
     seed: int = 0,
     augmentation=None,
     perceptual=None,
+    devices: int = 1,
     verbose="auto",
 ):
     """Train both stages and save the puppet.
@@ -103,6 +106,11 @@ def train_puppet(
         seed: Seed of weights and data order.
         augmentation: See `FrameBatches` (stage 1).
         perceptual: See `CodebookTrainer`; default: what the recipe names.
+        devices: Number of GPUs (or, without any, of the backend's CPU devices) that divide each
+            batch among them; weights and losses are those of one device, but for the
+            augmentation's draws. A run may go on with another number. On PyTorch each device is
+            a process: they are started here, or by `torchrun --nproc-per-node N SCRIPT`, which a
+            script with an `augmentation` or a `perceptual` of its own needs.
         verbose: As in `fit`; "auto": a bar in a terminal, a line an epoch elsewhere.
 
     Returns:
@@ -121,8 +129,28 @@ def train_puppet(
         portrait = Portrait(portrait)
     run = Path(run)
     config = resolve(preset, network, recipe, seed)
+    devices = resolve_devices(devices)
+    check_division(devices, config.recipe)
     if verbose == "auto":
         verbose = 1 if sys.stdout.isatty() else 2
+    if devices > backend.launched() and backend.one_process_a_device():
+        if augmentation is not None or perceptual is not None:
+            raise VPGCError(
+                "On PyTorch each device is a process, and an augmentation or a perceptual loss "
+                "cannot be sent to them: start your script by torchrun --nproc-per-node "
+                f"{devices}, and leave devices out."
+            )
+        job = {"portrait": str(portrait.path), "run": str(run), "preset": preset, "seed": seed}
+        job |= {"network": network, "recipe": recipe, "devices": devices, "verbose": verbose}
+        train_in_processes(devices, job)
+        return keras.saving.load_model(run / "puppet.keras", compile=False)
+    with backend.distributed(devices):
+        verbose = verbose if _writes() else 0
+        return _train(portrait, run, config, augmentation, perceptual, devices, verbose)
+
+
+def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
+    seed = config.seed
     # What does not fit shows here, before anything is written.
     keras.utils.set_random_seed(seed)
     autoencoder, driver = _build_models(config)
@@ -131,22 +159,27 @@ def train_puppet(
     _check_portrait(portrait, config)
     if perceptual is None:
         perceptual = _perceptual(config.recipe.perceptual)
-    _start_run(run, config, portrait)
-
-    puppet_file, driver_file = run / "puppet.keras", run / "driver.keras"
-    if puppet_file.exists() and driver_file.exists():
+    # Of several processes the first writes; the others look before it does and after it did.
+    if _writes():
+        _start_run(run, config, portrait, devices)
+    backend.wait()
+    file, puppet_file, driver_file = (
+        run / f"{name}.keras" for name in ("autoencoder", "puppet", "driver")
+    )
+    done, stage_1_done = puppet_file.exists() and driver_file.exists(), file.exists()
+    backend.wait()
+    if done:
         return keras.saving.load_model(puppet_file, compile=False)
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
-    data = _Data(portrait, config)
+    data = _Data(portrait, config, devices)
     stages: list[Stage] = []
 
     def stage(name, title, steps):
         stages.append(_stage(run, config, name, title, steps, verbose))
         return stages[-1]
 
-    file = run / "autoencoder.keras"
-    if file.exists():
+    if stage_1_done:
         autoencoder = keras.saving.load_model(file, compile=False)
     else:
         _fit_codebook(autoencoder, data, config, stage, augmentation, perceptual)
@@ -168,17 +201,25 @@ def train_puppet(
 class _Data:
     """The frames of a portrait that a run trains on and looks at."""
 
-    def __init__(self, portrait, config):
+    def __init__(self, portrait, config, devices=1):
         size = config.network["image_size"]
         recipe = config.recipe
         self.train, held = (portrait.indices(part) for part in ("train", "validation"))
-        count = min(VALIDATION_FRAMES, len(held))
+        # Each batch is divided among the devices, the last too.
+        unit = devices * (2 if recipe.temporal_weight else 1)
+        count = min(VALIDATION_FRAMES, len(held)) // unit * unit
+        if not count:
+            raise VPGCError(
+                f"{portrait.path} has {len(held)} validation frames, too few to divide them among "
+                f"{devices} devices: record more, or train on fewer devices."
+            )
         picked = np.linspace(0, len(held) - 1, count).astype(int)
         if recipe.temporal_weight:
             # Pairs of frames one after the other, as the temporal term wants them.
             picked = np.linspace(0, max(0, len(held) - 2), count // 2).astype(int)
             picked = np.stack([picked, picked + 1], axis=1).ravel()
         self.held = held[picked]
+        self.shown = np.linspace(0, count - 1, min(-(-6 // devices) * devices, count)).astype(int)
         self.images = portrait.frames(self.train, size)
         self.held_images = portrait.frames(self.held, size)
         points = fill(portrait.points, portrait.valid)
@@ -227,7 +268,12 @@ def _stage(run, config, name, title, steps, verbose):
     )
 
 
-def _start_run(run, config, portrait):
+def _writes():
+    """Is this the process that writes?"""
+    return backend.process()[0] == 0
+
+
+def _start_run(run, config, portrait, devices):
     wanted = config.model_dump(mode="json")
     identity = {k: portrait.info[k] for k in ("source_sha256", "crop", "size", "split")}
     identity["tracking_sha256"] = sha256(portrait.path / "tracking.npz")
@@ -258,6 +304,7 @@ def _start_run(run, config, portrait):
                 "keras": keras.__version__,
                 "backend": keras.backend.backend(),
                 "began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+                "devices": devices,
                 "portrait": str(portrait.path.resolve()),
                 "portrait_identity": identity,
                 "config": wanted,
@@ -306,6 +353,12 @@ def _landmark_set(config):
 
 
 def _save(model, file):
+    if _writes():
+        _write(model, file)
+    backend.wait()
+
+
+def _write(model, file):
     # The name decides the format, so the temporary one ends in .keras too.
     partial = file.with_name(f".partial.{file.name}")
     # Without optimiser and losses: what is saved is for use, on any backend.
@@ -370,12 +423,13 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
         augmentation,
         sampling=data.sampling,
         prefetch=PREFETCH,
+        shard=backend.process(),
         **(weighed if recipe.region_weights else {}),
     )
     _announce(stage, recipe.batch_size)
     if stage.verbose and discriminator is not None and start < recipe.steps:
         print(f"The discriminator joins at step {start}; steps take longer from there.")
-    shown = data.held_images[_shown(data)]
+    shown = data.held_images[data.shown]
     stage.fit(
         trainer,
         batches,
@@ -399,7 +453,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
         config.network.get("line_width"),
         contours=_landmark_set(config),
     )
-    shown = _shown(data)
+    shown = data.shown
     neighbours = context_indices(len(heatmaps), driver.input_shape[-1], recipe.context_mode)
     inputs = stack_context(heatmaps, neighbours[data.held[shown]])
     image = driver.outputs[0]
@@ -472,12 +526,9 @@ def _announce(stage, batch_size):
         print(f"{stage.title}: {stage.steps} steps of {batch_size} frames.", flush=True)
 
 
-def _shown(data, count=6):
-    """Which of the validation frames the previews show."""
-    return np.linspace(0, len(data.held) - 1, min(count, len(data.held))).astype(int)
-
-
 def _sheet(true, predicted, label):
+    # With several devices TensorFlow predicts a batch once on each.
+    predicted = predicted[: len(true)]
     predicted = np.clip(np.rint((np.asarray(predicted) + 1) * 127.5), 0, 255).astype("uint8")
     return contact_sheet([true, predicted], ["true", label], len(true), true.shape[1])
 

@@ -12,6 +12,7 @@ from keras_vpgc.training.callbacks import (
     AveragedValidation,
     CsvLog,
     KeepBest,
+    MeanLogs,
     Previews,
     Progress,
     StopOnNonFinite,
@@ -113,24 +114,27 @@ class Stage:
         logs = self.run / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         per_epoch = self.steps_per_epoch
-        csv = CsvLog(logs / f"{self.name}.csv", per_epoch)
+        rank, processes = backend.process()
+        csv = CsvLog(None if rank else logs / f"{self.name}.csv", per_epoch)
         best = KeepBest(lambda: self._save_best(weights), patience=self.patience)
         limit = [TimeLimit(self.time_limit)] if self.time_limit else []
         checkpoint = Checkpoint(
             self.run / "checkpoints" / f"{self.name}.npz",
             [csv, best, *limit],
             self.checkpoint_seconds,
+            writes=rank == 0,
         )
         epoch = checkpoint.restore(model, weights)
         if not checkpoint.finished:
             boards = []
-            if self.tensorboard and importlib.util.find_spec("tensorboardX"):
+            if self.tensorboard and not rank and importlib.util.find_spec("tensorboardX"):
                 boards.append(TensorBoardLog(logs / "tensorboard", self.name, per_epoch))
-            if self.wandb:
+            if self.wandb and not rank:
                 boards.append(WandbLog(self.wandb, self.run, self.name, per_epoch, self.config))
             wait = InputWait(batches)
             callbacks = [
                 _Position(batches),
+                *([MeanLogs()] if processes > 1 else []),
                 wait,
                 *callbacks,
                 StopOnNonFinite(self.title, per_epoch, checkpoint.file),
@@ -139,7 +143,7 @@ class Stage:
                 csv,
                 *boards,
             ]
-            if draw is not None and self.previews:
+            if draw is not None and self.previews and not rank:
                 pictures = [x for x in boards if hasattr(x, "picture")]
                 callbacks.append(
                     Previews(draw, self.run / "previews", self.name, per_epoch, pictures)
@@ -164,9 +168,15 @@ class Stage:
                     **kwargs,
                 )
             except Exception as error:
-                if backend.out_of_memory(error):
-                    raise VPGCError(self._memory(batches)) from error
-                raise
+                if not backend.out_of_memory(error):
+                    raise
+                fits = False
+            else:
+                fits = True
+            # Not in the `except`, whose traceback holds what the step had made.
+            if not fits:
+                raise VPGCError(self._memory(model, batches))
+        backend.wait()
         if self.keep == "best" and self._best_file.exists():
             read_variables(self._best_file, weights)
         else:
@@ -180,23 +190,61 @@ class Stage:
         return self.keep == "best" or self.patience is not None
 
     def _save_best(self, weights):
+        if backend.process()[0]:
+            return
         self._best_file.parent.mkdir(parents=True, exist_ok=True)
         write_variables(self._best_file, weights)
 
-    def _memory(self, batches):
+    def _memory(self, model, batches):
         size = batches.batch_size
-        smaller = max(1, size // 2)
-        ways = [] if size == 1 else [f"batches of {smaller} (and accumulate={size // smaller})"]
-        ways.append("precision=mixed_bfloat16")
-        return (
-            f"The memory is too small for {self.title} with batches of {size} frames: try "
-            f"{' or '.join(ways)}; the last checkpoint is kept."
-        )
+        text = f"The memory is too small for {self.title} with batches of {size} frames"
+        fits = _batch_that_fits(model, batches) if backend.process()[1] == 1 else None
+        if fits:
+            text += (
+                f"; a step of {fits} was tried and fits: set {self._batch_key}={fits} (with "
+                f"accumulate={-(-size // fits)} an update still sees as many frames), or try "
+                "precision=mixed_bfloat16"
+            )
+        elif fits == 0:
+            text += (
+                ", and no smaller batch was found that fits: try precision=mixed_bfloat16 or a "
+                "smaller preset"
+            )
+        else:
+            text += f": try {self._batch_key}={size // 2} or precision=mixed_bfloat16"
+        return f"{text}; the last checkpoint is kept."
+
+    @property
+    def _batch_key(self):
+        return "batch_size" if self.name == "codebook" else "driver_batch_size"
 
     def clear(self):
         """Delete the stage's checkpoints, once its result is saved elsewhere."""
+        if backend.process()[0]:
+            return
         for file in (self.run / "checkpoints" / f"{self.name}.npz", self._best_file):
             file.unlink(missing_ok=True)
+
+
+def _batch_that_fits(model, batches):
+    """The largest batch, of halves of the one that did not fit, of which a step fits, or 0."""
+    whole = batches[0]
+    if hasattr(model, "switch_adversarial"):
+        # What joins later needs its memory too.
+        model.switch_adversarial(model.discriminator is not None)
+    size = batches.batch_size // 2
+    while size:
+        backend.after_out_of_memory(model)
+        part = keras.tree.map_structure(lambda x: x[:size], whole)  # noqa: B023
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(part)
+        try:
+            model.train_on_batch(x, y, weights)
+            return size
+        except Exception as error:
+            if not backend.out_of_memory(error):
+                raise
+        size //= 2
+    return 0
 
 
 class _Position(keras.callbacks.Callback):

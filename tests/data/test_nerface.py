@@ -81,9 +81,9 @@ def imported(folder, tmp_path_factory):
 
 def test_split_and_images_are_the_folders_own(imported, frames):
     assert imported.info["split"] == {
-        "train": [0, 40],
-        "validation": [40, 43],
-        "test": [43, 55],
+        "train": [[0, 40]],
+        "validation": [[40, 43]],
+        "test": [[43, 55]],
     }
     assert imported.info["source"] == "person_1" and imported.info["source_size"] == [128, 128]
     # Square images are kept whole, and the shuffled training part is in order again.

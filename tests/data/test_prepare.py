@@ -26,14 +26,26 @@ pytestmark = pytest.mark.once
 
 def test_split_has_gaps_of_a_second_and_the_test_part_last():
     parts = split(4998, 25)
-    assert parts == {"train": [0, 3748], "validation": [3773, 3973], "test": [3998, 4998]}
+    assert parts == {"train": [[0, 3748]], "validation": [[3773, 3973]], "test": [[3998, 4998]]}
     # A short clip gets a fifth and shorter gaps.
     parts = split(100, 25)
-    assert parts["test"] == [80, 100]
-    assert parts["train"][1] < parts["validation"][0] < parts["validation"][1] < 80
-    assert split(4998, 25, 250)["test"] == [4748, 4998]
+    assert parts["test"] == [[80, 100]]
+    assert parts["train"][0][1] < parts["validation"][0][0] < parts["validation"][0][1] < 80
+    assert split(4998, 25, 250)["test"] == [[4748, 4998]]
     with pytest.raises(VPGCError, match="test part of 90 frames does not fit a clip of 100"):
         split(100, 25, 90)
+
+
+def test_split_in_blocks_tests_all_over_the_clip():
+    parts = split(480, 24, test_blocks=4)
+    assert parts["test"] == [[48, 72], [168, 192], [288, 312], [408, 432]]
+    ranges = sorted((*ends, part) for part, found in parts.items() for ends in found)
+    assert ranges[0][0] == 0 and ranges[-1][1] == 480
+    for (_, last, part), (first, _, other) in zip(ranges, ranges[1:], strict=False):
+        assert part != other and first - last == 8
+    assert sum(last - first for first, last in parts["validation"]) == 38
+    with pytest.raises(VPGCError, match="cannot be tested in 99 blocks: choose at most"):
+        split(480, 24, test_blocks=99)
 
 
 def test_portrait_folder_describes_itself(portrait, clip):
@@ -41,7 +53,7 @@ def test_portrait_folder_describes_itself(portrait, clip):
     assert info["source"] == clip.name and len(info["source_sha256"]) == 64
     assert info["frame_count"] == len(portrait) == 75
     assert info["frame_rate"] == 25
-    assert info["schema_version"] == 2 and info["source_size"] == [256, 256]
+    assert info["schema_version"] == 3 and info["source_size"] == [256, 256]
     assert "mediapipe" in info["tracker"] and info["landmark_set"] == "mediapipe-478"
     assert {x.name for x in portrait.path.iterdir()} == {
         "portrait.json", "frames", "tracking.npz", "landmarks.png",
@@ -176,7 +188,7 @@ def test_repeated_frames_are_not_trained_on(faces, tmp_path):
     write_stamped(tmp_path / "doubled.mp4", doubled, 20 * np.arange(80), crf="23")
     portrait = prepare(tmp_path / "doubled.mp4", tmp_path / "p", progress=False)
     train = portrait.indices("train")
-    first, last = portrait.info["split"]["train"]
+    ((first, last),) = portrait.ranges("train")
     assert 0.45 * (last - first) <= len(train) <= 0.6 * (last - first)
     assert (train % 2 == 0).mean() > 0.9
     assert "repeat the one before" in " ".join(portrait.info["report"]["notes"])
@@ -280,8 +292,8 @@ def test_face_that_leaves(faces, tmp_path):
     assert np.isfinite(short.landmarks).all()
     # The parts hold as many frames with the face as those of a clip of such frames alone.
     wanted = split(92 - len(filled), 25)
-    for part, (first, last) in wanted.items():
-        repeated = short.repeated[slice(*short.info["split"][part])].sum()
+    for part, ((first, last),) in wanted.items():
+        repeated = short.repeated[slice(*short.ranges(part)[0])].sum()
         assert last - first - repeated <= len(short.indices(part)) <= last - first
     assert "show no face" in " ".join(short.info["report"]["notes"])
 
@@ -464,7 +476,7 @@ def test_damaged_portraits_are_named(portrait, tmp_path):
     with pytest.raises(VPGCError, match="000007.png is missing or damaged"):
         Portrait(copy).frames()
     (copy / "portrait.json").write_text(json.dumps({**info, "schema_version": 7}))
-    with pytest.raises(VPGCError, match="schema version 7 but this keras_vpgc reads 2"):
+    with pytest.raises(VPGCError, match="schema version 7 but this keras_vpgc reads 3"):
         Portrait(copy)
     (copy / "portrait.json").write_text("{")
     with pytest.raises(VPGCError, match="damaged"):

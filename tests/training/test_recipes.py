@@ -232,7 +232,7 @@ def test_portrait_that_cannot_be_trained_on_is_refused_before_anything_is_writte
     copy = tmp_path / "portrait"
     shutil.copytree(portrait.path, copy)
     info = json.loads((copy / "portrait.json").read_text())
-    info["split"]["validation"] = [50, 50]
+    info["split"]["validation"] = [[50, 50]]
     (copy / "portrait.json").write_text(json.dumps(info))
     with pytest.raises(VPGCError, match="too short to be split: its validation part has no frame"):
         train_puppet(copy, folder, "vpgc_tiny", verbose=0)
