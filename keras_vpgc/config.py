@@ -12,6 +12,14 @@ except ImportError as error:
     raise missing_extra("pydantic", "cli") from error
 
 
+# The paper's Tab. 5: what the driver knows besides its own features, by one setting.
+DRIVER_VARIANTS = {
+    "baseline": {"texture_prior": False, "global_context": False},
+    "texture": {"texture_prior": True, "global_context": False},
+    "full": {"texture_prior": True, "global_context": True},
+}
+
+
 class Recipe(BaseModel):
     """How a preset is trained. Every field can be overridden.
 
@@ -123,7 +131,9 @@ def resolve(
 
     Args:
         preset: Name of a preset.
-        network: Overrides of the model classes' arguments.
+        network: Overrides of the model classes' arguments; `driver_variant` stands for the two
+            that the paper's Tab. 5 compares: `"baseline"`, `"texture"` (with the texture prior) or
+            `"full"` (with the global context too).
         recipe: Overrides of the recipe.
         seed: Seed of weights and data order.
 
@@ -145,8 +155,9 @@ def resolve(
     from keras_vpgc.models import PortraitReenactor
 
     settings = presets.get(preset)
+    network = _with_variant(network or {})
     known = set(inspect.signature(PortraitReenactor.__init__).parameters) - {"self", "metadata"}
-    known |= {"codebook_weight", "commitment_weight", "vq_scale"}
+    known |= {"codebook_weight", "commitment_weight", "vq_scale", "driver_variant"}
     fields = set(Recipe.model_fields)
     for given, allowed, what in ((network, known, "network"), (recipe, fields, "recipe")):
         for key in given or {}:
@@ -157,7 +168,7 @@ def resolve(
     try:
         return TrainConfig(
             preset=preset,
-            network={**settings["network"], **(network or {})},
+            network={**settings["network"], **network},
             recipe=Recipe(**{**settings["recipe"], **(recipe or {})}),
             seed=seed,
         )
@@ -167,3 +178,20 @@ def resolve(
         raise VPGCError(
             f"The setting {place} cannot be {first['input']!r}: {first['msg'].lower()}."
         ) from None
+
+
+def _with_variant(network):
+    if "driver_variant" not in network:
+        return network
+    rest = {k: v for k, v in network.items() if k != "driver_variant"}
+    variant = network["driver_variant"]
+    if variant not in DRIVER_VARIANTS:
+        raise VPGCError(
+            f"There is no driver variant {variant!r}: choose one of {', '.join(DRIVER_VARIANTS)}."
+        )
+    twice = set(rest) & set(DRIVER_VARIANTS[variant])
+    if twice:
+        raise VPGCError(
+            f"driver_variant={variant} already says {' and '.join(sorted(twice))}: leave one out."
+        )
+    return {**rest, **DRIVER_VARIANTS[variant]}

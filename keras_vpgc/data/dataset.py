@@ -74,8 +74,8 @@ class _Shuffled(keras.utils.PyDataset):
         shard: Pair of this process's rank and the number of processes that share each batch; each
             gets its contiguous part. Default: all.
         partners: Int `(count,)`: each example drawn is followed by this one. Default: none.
-        prefetch: Number of batches made ahead in as many threads, where the arrays are in the
-            host's memory. Unlike the `workers` of Keras it never changes which batch comes when.
+        prefetch: Number of batches made ahead in as many threads. Unlike the `workers` of Keras
+            it never changes which batch comes when.
         **kwargs: Arguments of `keras.utils.PyDataset`.
 
     Raises:
@@ -134,7 +134,7 @@ class _Shuffled(keras.utils.PyDataset):
         batch = self.done + index
         with self._lock:
             self._asked += 1
-        if self.cache == "device" or self._pool is None:
+        if self._pool is None:
             return self.make(batch)
         with self._lock:
             for i in [i for i in self._ahead if not batch <= i <= batch + self.prefetch]:
@@ -311,9 +311,8 @@ class FrameBatches(_Shuffled):
             `keras_vpgc.data.sampling.rare_frame_weights`; default: all alike.
         shard: `(rank, count)` for data-parallel training: each process gets its contiguous part
             of every batch; default: all.
-        prefetch: Number of batches made ahead in as many threads, where the images are in the
-            host's memory; default 0. Unlike Keras's `workers` it never changes which batch comes
-            when.
+        prefetch: Number of batches made ahead in as many threads; default 0. Unlike Keras's
+            `workers` it never changes which batch comes when.
         cache: Where the images lie. `"device"`: once for all in the accelerator's memory, so that
             a step sends indices alone; a Keras layer augments them there. `"host"`: in the host's
             memory, where a Keras layer without weights computes too, so as not to wait for the

@@ -129,7 +129,9 @@ def train_in_processes(count: int, job: dict):
 
 
 def _end_with_parent():
-    sys.stdin.buffer.read()
+    # Not by `sys.stdin`, whose lock a thread may not hold at the interpreter's end.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

@@ -40,7 +40,7 @@ from keras_vpgc.visualization.sheets import contact_sheet
 
 RUN_SCHEMA_VERSION = 1
 VALIDATION_FRAMES = 32
-# Batches made ahead, where the frames are in the host's memory.
+# Batches made ahead.
 PREFETCH = 2
 # Those that a run may go on with in another way.
 FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")

@@ -96,6 +96,21 @@ def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
     assert puppet.get_config()["texture_prior"] is False
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "variant, prior, context",
+    [("baseline", False, False), ("texture", True, False), ("full", True, True)],
+)
+def test_driver_variants_of_the_papers_table_5(portrait, tmp_path, variant, prior, context):
+    recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 1, "previews": False}
+    network = {"driver_variant": variant}
+    puppet = train_puppet(
+        portrait, tmp_path / "r", "vpgc_tiny", network=network, recipe=recipe, verbose=0
+    )
+    config = puppet.get_config()
+    assert (config["texture_prior"], config["global_context"]) == (prior, context)
+
+
 @pytest.mark.parametrize("library", [pytest.param("keras", marks=pytest.mark.once), "keras-cv"])
 def test_training_takes_an_augmentation(library, portrait, tmp_path, eager_tensorflow):
     if library == "keras":
@@ -148,6 +163,11 @@ def test_time_limit_says_that_it_was_reached():
         (dict(preset="vpgc_tiny", network={"code_dims": 3}), "'code_dims'.*'code_dim'"),
         (dict(preset="vpgc_tiny", recipe={"steps": 0}), "recipe.steps|steps cannot be 0"),
         (dict(preset="vpgc_tiny", recipe={"precision": "half"}), "precision cannot be 'half'"),
+        (dict(preset="vpgc_tiny", network={"driver_variant": "none"}), "no driver variant 'none'"),
+        (
+            dict(preset="vpgc_tiny", network={"driver_variant": "full", "texture_prior": False}),
+            "driver_variant=full already says texture_prior",
+        ),
     ],
 )
 def test_settings_are_checked_before_anything_starts(arguments, message):
