@@ -3,6 +3,7 @@
 python benchmarks/data.py decode me.mp4 other.mp4
 python benchmarks/data.py memory me.mp4 --minutes 10
 python benchmarks/data.py prepare me.mp4 --size 512 --workers 1 2
+python benchmarks/data.py prepare me.mp4 --size 512 --workers 2 --minutes 10
 """
 
 import argparse
@@ -91,6 +92,16 @@ def loop(path, output, minutes):
                     target.mux(packet)
 
 
+def sway(path, output, minutes):
+    """Play a video forwards and backwards again and again: one long shot without a cut."""
+    frames, rate = list(video.read_frames(path)), video.probe(path).frame_rate
+    count = round(60 * minutes * rate)
+    with video.VideoWriter(output, rate) as target:
+        for i in range(count):
+            place = i % (2 * len(frames) - 2)
+            target.write(frames[min(place, 2 * len(frames) - 2 - place)])
+
+
 CHILD = """
 import resource, sys
 from keras_vpgc.data import video
@@ -130,12 +141,16 @@ print(len(portrait), wall, cpu, own.ru_maxrss / 1024)
 """
 
 
-def prepare(paths, size, workers):
+def prepare(paths, size, workers, minutes):
     """A table of the speed and memory of `prepare`; CPU time includes starting the processes."""
     print("| file | workers | frames | frames/s | CPU ms/frame | peak MiB without the workers |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
+            if minutes:
+                long = Path(folder) / f"long_{path.stem}.mp4"
+                sway(path, long, minutes)
+                path = long
             for count in workers:
                 output = Path(folder) / f"{path.stem}_{count}"
                 done = subprocess.run(
@@ -156,7 +171,7 @@ def main():
     parser.add_argument("table", choices=["decode", "seek", "memory", "prepare"])
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, help="make the video that long; 10 for memory")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
@@ -165,9 +180,9 @@ def main():
     elif options.table == "seek":
         seek(options.videos)
     elif options.table == "prepare":
-        prepare(options.videos, options.size, options.workers)
+        prepare(options.videos, options.size, options.workers, options.minutes)
     else:
-        memory(options.videos, options.minutes)
+        memory(options.videos, options.minutes or 10)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 `vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
 (`adam_class`, `move_towards`, `swap`), on several devices (`device_count`, `distributed`,
-`process`, `one_process_a_device`, `launched`, `agree`, `wait`, `average_gradients`,
-`mean_over_devices`, `share`) and on where arrays lie (`to_device`, `take`, `free_memory`,
+`process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
+`average_gradients`, `mean_over_devices`, `share`) and on where arrays lie (`to_device`, `take`, `free_memory`,
 `keeps_device_batches`, `jitted`, `on_host`); each file's docstrings say what they promise.
 """
 
@@ -38,6 +38,7 @@ process = _module.process
 one_process_a_device = _module.one_process_a_device
 launched = _module.launched
 distributed = _module.distributed
+accumulates_on_devices = _module.accumulates_on_devices
 agree = _module.agree
 wait = _module.wait
 out_of_memory = _module.out_of_memory
@@ -50,6 +51,7 @@ jitted = _module.jitted
 on_host = _module.on_host
 
 __all__ = [
+    "accumulates_on_devices",
     "adam_class",
     "after_out_of_memory",
     "agree",

@@ -199,6 +199,11 @@ def distributed(count):
         keras.distribution.set_distribution(before)
 
 
+def accumulates_on_devices() -> bool:
+    """Can gradients be accumulated on several devices?"""
+    return True
+
+
 def agree(number):
     """The first process's number, in all of them."""
     return number

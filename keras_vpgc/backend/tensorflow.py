@@ -167,6 +167,11 @@ def distributed(count):
         yield
 
 
+def accumulates_on_devices() -> bool:
+    """Can gradients be accumulated on several devices? Keras's way cannot be mirrored."""
+    return False
+
+
 def agree(number):
     """The first process's number, in all of them."""
     return number

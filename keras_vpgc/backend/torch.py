@@ -202,6 +202,11 @@ def distributed(count):
         torch.distributed.destroy_process_group()
 
 
+def accumulates_on_devices() -> bool:
+    """Can gradients be accumulated on several devices?"""
+    return True
+
+
 def agree(number):
     """The first process's number, in all of them."""
     if not _group():

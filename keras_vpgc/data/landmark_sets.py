@@ -11,8 +11,9 @@ from keras_vpgc.layers.landmark_heatmap import CONTOURS, CONTOURS_68
 # that of MediaPipe's canonical face model (mediapipe/modules/face_geometry/data, Apache-2.0); the
 # places were chosen on it by hand as the mesh vertices on jaw, brows, nose, lids and lips.
 MEDIAPIPE_TO_68 = np.array(
-    # jaw, from the person's right ear over the chin
-    [127, 234, 93, 132, 58, 172, 136, 150, 152, 379, 365, 397, 288, 361, 323, 454, 356]
+    # jaw, from the person's right ear over the chin, as evenly as the mesh has points: no vertex
+    # of the jaw left out is farther than 1.3 mm from the line (canonical face)
+    [127, 234, 93, 132, 58, 172, 150, 176, 152, 400, 379, 397, 288, 361, 323, 454, 356]
     # brows, right then left
     + [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
     # nose bridge and base

@@ -51,7 +51,7 @@ def resolve_devices(devices: int) -> int:
 
 
 def check_division(devices: int, recipe):
-    """Refuse batches that cannot be divided among devices.
+    """Refuse a recipe that several devices cannot train by.
 
     Args:
         devices: Number of devices.
@@ -60,6 +60,11 @@ def check_division(devices: int, recipe):
     Raises:
         VPGCError: naming the setting and the sizes that can.
     """
+    if devices > 1 and recipe.accumulate > 1 and not backend.accumulates_on_devices():
+        raise VPGCError(
+            f"accumulate={recipe.accumulate} works on one device only with TensorFlow: leave it "
+            "out (several devices hold larger batches), or choose JAX or PyTorch."
+        )
     pair = 2 if recipe.temporal_weight else 1
     for key, unit in (("batch_size", devices), ("driver_batch_size", devices * pair)):
         size = getattr(recipe, key)

@@ -197,6 +197,8 @@ class Stage:
 
     def _memory(self, model, batches):
         size = batches.batch_size
+        if self.verbose:
+            print("The memory is too small; smaller batches are tried.", flush=True)
         text = f"The memory is too small for {self.title} with batches of {size} frames"
         fits = _batch_that_fits(model, batches) if backend.process()[1] == 1 else None
         if fits:

@@ -3,6 +3,7 @@ import pytest
 
 from examples.animated_portrait import LANDMARKS
 from keras_vpgc import VPGCError
+from keras_vpgc.data.canonical import canonical_head
 from keras_vpgc.data.landmark_sets import (
     CONTOURS_68,
     LANDMARK_SETS,
@@ -52,6 +53,22 @@ def test_irises_follow_the_68_points_and_are_mediapipes_own_rings():
         assert found == {frozenset((line.start, line.end)) for line in lines}
         # The centre comes before its rim.
         assert iris.indices[ring[0] - 1] == min(ends) - 1
+
+
+def test_jaw_follows_mediapipes_own_outline():
+    """Its chin is round: no point of the outline is farther than 1.5 mm from the line."""
+    vision = pytest.importorskip("mediapipe").tasks.vision
+    vertices = canonical_head()[0][:, :2]
+    lines = vision.FaceLandmarksConnections.FACE_LANDMARKS_FACE_OVAL
+    oval = {x for line in lines for x in (line.start, line.end)}
+    jaw = vertices[MEDIAPIPE_TO_68[:17]]
+    below = [i for i in oval if vertices[i, 1] > jaw[0, 1]]
+    assert set(MEDIAPIPE_TO_68[:17]) <= oval and len(below) > 17
+    for point in vertices[below]:
+        edges = np.diff(jaw, axis=0)
+        along = ((point - jaw[:-1]) * edges).sum(1) / (edges**2).sum(1)
+        nearest = jaw[:-1] + np.clip(along, 0, 1)[:, None] * edges
+        assert np.linalg.norm(nearest - point, axis=1).min() < 0.15
 
 
 def test_landmarks_are_chosen_by_the_name_of_a_set(rng):

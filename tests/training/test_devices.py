@@ -96,13 +96,27 @@ def test_more_devices_than_there_are():
 @pytest.mark.once
 def test_batches_that_cannot_be_divided(devices, batch, driver_batch, temporal, message):
     recipe = types.SimpleNamespace(
-        batch_size=batch, driver_batch_size=driver_batch, temporal_weight=temporal
+        batch_size=batch,
+        driver_batch_size=driver_batch,
+        temporal_weight=temporal,
+        accumulate=1,
     )
     if message is None:
         check_division(devices, recipe)
         return
     with pytest.raises(VPGCError, match=message):
         check_division(devices, recipe)
+
+
+def test_accumulation_on_several_devices_where_it_works():
+    recipe = types.SimpleNamespace(
+        batch_size=4, driver_batch_size=4, temporal_weight=0.0, accumulate=2
+    )
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(VPGCError, match="accumulate=2 works on one device only"):
+            check_division(2, recipe)
+    else:
+        check_division(2, recipe)
 
 
 @pytest.mark.once
