@@ -3,7 +3,8 @@
 `vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
 (`adam_class`, `move_towards`, `swap`), on several devices (`device_count`, `distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
-`average_gradients`, `mean_over_devices`, `share`) and on where arrays lie (`to_device`, `take`, `free_memory`,
+`average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
+`after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
 `keeps_device_batches`, `jitted`, `on_host`); each file's docstrings say what they promise.
 """
 
