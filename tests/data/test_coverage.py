@@ -446,7 +446,10 @@ def test_expressions_are_brought_back_towards_what_was_seen(head, seen):
     limited, report = clamp(far, seen)
     assert report["parameters"]["expression"]["share"] > 0.5
     assert 2 < report["parameters"]["expression"]["worst"] < 4
-    size = [np.abs(h.expression[:, MEDIAPIPE_TO_68]).max() for h in (head, limited, far)]
+    size = [
+        np.linalg.norm(h.expression[:, MEDIAPIPE_TO_68], axis=(1, 2)).max()
+        for h in (head, limited, far)
+    ]
     assert size[1] < 1.5 * size[0] < size[2]
     # Still the same kind of expression, with the driver's gaze.
     a, b = limited.expression[:, MEDIAPIPE_TO_68], far.expression[:, MEDIAPIPE_TO_68]
