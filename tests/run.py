@@ -9,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def main():
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     failed = []
+    # Workers and the processes that tests start compile the same steps on JAX.
+    cache = tempfile.TemporaryDirectory()
+    shared = {**ONE_THREAD, "JAX_COMPILATION_CACHE_DIR": cache.name}
     for place, backend in enumerate(options.backends):
         chosen = "not slow" if place == 0 else "not slow and not once"
         print(f"== {backend}: {chosen}", flush=True)
@@ -33,7 +37,7 @@ def main():
         code = subprocess.call(
             [sys.executable, "-m", "pytest", "-q", "-m", chosen, *WORKERS, *options.pytest],
             cwd=ROOT,
-            env={**os.environ, **ONE_THREAD, "KERAS_BACKEND": backend},
+            env={**os.environ, **shared, "KERAS_BACKEND": backend},
         )
         print(f"== {backend}: {time.monotonic() - began:.0f} s", flush=True)
         # 5: nothing was selected, which a -k may bring about.
