@@ -18,7 +18,7 @@ class Scorer:
     """Per-frame scores of consecutive pictures; only numbers are kept.
 
     Args:
-        lpips: `"alex"`, `"vgg"` or `None`.
+        lpips: `"alex"`, `"vgg"`, an `LPIPS` metric whose network several scorers share, or `None`.
         video: Also measure flicker and sharpness?
 
     Raises:
@@ -34,8 +34,8 @@ class Scorer:
     ```
     """
 
-    def __init__(self, lpips: str | None = None, video: bool = False):
-        self.lpips = None if lpips is None else LPIPS(check_net(lpips))
+    def __init__(self, lpips: str | LPIPS | None = None, video: bool = False):
+        self.lpips = LPIPS(check_net(lpips)) if isinstance(lpips, str) else lpips
         self.video = video
         names = [*IMAGE_SCORES, *(["lpips"] if lpips else []), *(VIDEO_SCORES if video else [])]
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -51,11 +51,12 @@ class Scorer:
             return
         self._add("sharpness", sharpness(prediction))
         self._add("true_sharpness", sharpness(truth))
-        pair = truth, prediction
+        true, predicted = truth, prediction
         if self._before is not None:
-            pair = tuple(np.concatenate(x) for x in zip(self._before, pair, strict=True))
-        if len(pair[0]) > 1:
-            self._add("flicker", flicker(*pair))
+            true = np.concatenate([self._before[0], true])
+            predicted = np.concatenate([self._before[1], predicted])
+        if len(true) > 1:
+            self._add("flicker", flicker(true, predicted))
         self._before = truth[-1:].copy(), prediction[-1:].copy()
 
     def scores(self) -> dict[str, np.ndarray]:
