@@ -19,8 +19,8 @@ from keras_vpgc.data.prepare import _bar, _system_errors
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.protocol import interval_table, jsonable, landmark_scores, summary
-from keras_vpgc.evaluation.scorer import Scorer, batch_frames, check_net
-from keras_vpgc.metrics import LPIPS, expression_error, head_pose_error, jitter
+from keras_vpgc.evaluation.scorer import Features, Scorer, batch_frames, check_net
+from keras_vpgc.metrics import expression_error, head_pose_error, jitter
 from keras_vpgc.version import __version__
 
 REGIONS = {"face": ("face",), "full": ("full",), "both": ("face", "full")}
@@ -166,8 +166,10 @@ def score_videos(
     places, alignment = _align_all(clips, true, align, notes)
     shown = places[FLOOR]
     count = len(shown)
+    if count < 3:
+        raise VPGCError(f"Only {count} frames of {true.path} can be scored: give longer videos.")
 
-    network = None if lpips is None else LPIPS(lpips)
+    features = None if lpips is None else Features(lpips)
     tracks: dict[str, Track] = {}
     detector = None
     square = None
@@ -182,7 +184,7 @@ def score_videos(
             tracks[name] = follow(clip, f"tracking {name}", (tracks["truth"], places[name]))
 
     scorers = {
-        region: {name: Scorer(network, video=True) for name in (*clips, FLOOR)}
+        region: {name: Scorer(features, video=True) for name in (*clips, FLOOR)}
         for region in regions
     }
     cut = _Cutter(true.info, square, size)
@@ -195,16 +197,20 @@ def score_videos(
         scores[region] = {}
         for name, scorer in scorers[region].items():
             values = scorer.scores()
+            if name == FLOOR:
+                values = {key: x[1:] for key, x in values.items()}
             if landmarks:
-                last = len(shown) - 1
-                pair = (
-                    (tracks["truth"][1:], tracks["truth"][:last])
-                    if name == FLOOR
-                    else (tracks["truth"], tracks[name])
-                )
+                pair = tracks["truth"], tracks[name if name != FLOOR else "truth"]
+                if name == FLOOR:
+                    pair = pair[0][1:], pair[1][: count - 1]
                 values.update(_track_scores(*pair, cut.square(region), size))
-            if len(values["psnr"]):
-                scores[region][name] = summary(values, true.info.frame_rate, level, seed)
+            scores[region][name] = summary(values, true.info.frame_rate, level, seed)
+            identical = int(np.isinf(values["psnr"]).sum())
+            if 0 < identical < len(values["psnr"]) and name != FLOOR:
+                notes.append(
+                    f"{identical} of {count} frames of {name} ({region}) are identical to the "
+                    "truth's: the mean of PSNR, which is infinite there, leaves them out."
+                )
             per_frame.update({f"{region}/{name}/{key}": v for key, v in values.items()})
     without = {name: int((~track.valid).sum()) for name, track in tracks.items()}
     for name, missing in without.items():
@@ -518,21 +524,29 @@ def _score_pictures(true, clips, places, scorers, cut, progress):
         for stream in streams:
             stack.callback(stream.close)
         for start in range(0, count, size):
-            frames = [
-                [next(stream) for stream in streams] for _ in range(start, min(start + size, count))
-            ]
+            keep = min(size, count - start)
+            frames = [[next(stream) for stream in streams] for _ in range(keep)]
+            # One shape for all batches: compiling for another takes longer than scoring it.
+            frames += frames[-1:] * (size - keep)
             for region, of_region in scorers.items():
                 truth, *predictions = (
                     np.stack([cut(frame, region) for frame in column])
                     for column in zip(*frames, strict=True)
                 )
+                floor = of_region[FLOOR]
+                maps = floor.features(truth) if floor.features else []
                 for name, prediction in zip(clips, predictions, strict=True):
-                    of_region[name].update(truth, prediction)
-                late = np.concatenate([before.get(region, truth[:0]), truth])
-                before[region] = truth[-1:].copy()
-                if len(late) > 1:
-                    of_region[FLOOR].update(late[1:], late[:-1])
-            bar.update(len(frames))
+                    of_region[name].update(truth, prediction, keep, maps)
+                # The first frame has none before it; its scores are dropped by the caller.
+                late = before.get(region) or [truth[:1], *(x[:1] for x in maps)]
+                now = [truth, *maps]
+                before[region] = [x[-1:] for x in now]
+                late_truth, *late_maps = (
+                    keras.ops.concatenate([a, b[:-1]]) if i else np.concatenate([a, b[:-1]])
+                    for i, (a, b) in enumerate(zip(late, now, strict=True))
+                )
+                floor.update(truth, late_truth, keep, maps, late_maps)
+            bar.update(keep)
 
 
 def _track_scores(true: Track, predicted: Track, square: Crop, size: int) -> dict[str, np.ndarray]:
@@ -543,7 +557,7 @@ def _track_scores(true: Track, predicted: Track, square: Crop, size: int) -> dic
     scores = landmark_scores(points[0], points[1], size)
     scores["head_pose_error"] = head_pose_error(true.matrices, predicted.matrices)
     scores["expression_error"] = expression_error(true.blendshapes, predicted.blendshapes)
-    if len(points[0]) > 2:
-        for name, found in zip(("true_jitter", "jitter"), points, strict=True):
+    for name, found in zip(("true_jitter", "jitter"), points, strict=True):
+        if len(found) > 2:
             scores[name] = keras.ops.convert_to_numpy(jitter(found, size))
     return scores

@@ -10,7 +10,7 @@ import numpy as np
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.bootstrap import bootstrap_interval
-from keras_vpgc.evaluation.scorer import Scorer
+from keras_vpgc.evaluation.scorer import Features, Scorer
 from keras_vpgc.metrics import MOUTH_POINTS, landmark_distance
 
 LANDMARK_SCORES: dict[str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ def evaluate_frames(
             f"The prediction has the shape {shapes[0]} but the truth {shapes[1]}: frames, "
             "size and colours must agree."
         )
-    scorer = Scorer(lpips)
+    scorer = Scorer(None if lpips is None else Features(lpips))
     count = 0
     predicted_batches = _batches(prediction, batch_size)
     for true in _batches(truth, batch_size):
@@ -75,8 +75,13 @@ def evaluate_frames(
                 f"From frame {count} on the prediction has the shape {predicted.shape} but the "
                 f"truth {true.shape}: frames, size and colours must agree."
             )
-        scorer.update(true, predicted)
         count += len(true)
+        missing = (batch_size - len(true)) if count > len(true) else 0
+        if missing:  # another shape would be compiled for
+            true, predicted = (
+                np.concatenate([x, np.repeat(x[-1:], missing, 0)]) for x in (true, predicted)
+            )
+        scorer.update(true, predicted, batch_size - missing)
     if len(next(predicted_batches, ())):
         raise VPGCError(f"The truth has {count} frames and the prediction more: give as many.")
     result = scorer.scores()

@@ -10,6 +10,9 @@ from keras_vpgc.evaluation import (
     summary,
     table,
 )
+from keras_vpgc.losses.lpips import LPIPSDistance
+from keras_vpgc.metrics import psnr
+from tests.layers.layer_case import to_numpy
 
 pytestmark = pytest.mark.once
 
@@ -71,7 +74,7 @@ def test_landmarks_of_small_frames_are_found(portrait):
 
 def test_streams_score_as_arrays_do(rng):
     truth, prediction = rng.integers(0, 256, size=(2, 7, 32, 32, 3), dtype="uint8")
-    whole = evaluate_frames(prediction, truth, lpips="alex")
+    whole = evaluate_frames(prediction, truth, lpips="alex", batch_size=3)
     held = []
 
     def stream(frames):
@@ -80,25 +83,28 @@ def test_streams_score_as_arrays_do(rng):
             yield frame
 
     parts = evaluate_frames(iter(prediction), stream(truth), lpips="alex", batch_size=3)
+    np.testing.assert_allclose(whole["psnr"], to_numpy(psnr(truth, prediction)), rtol=1e-5)
+    wanted = to_numpy(LPIPSDistance("alex")(truth[5:], prediction[5:]))
+    np.testing.assert_allclose(whole["lpips"][5:], wanted, rtol=1e-4)
     assert set(whole) == set(parts) == {"psnr", "ssim", "lpips"} and len(held) == 7
     for name in whole:
         np.testing.assert_allclose(whole[name], parts[name], rtol=1e-4, atol=1e-5)
     with pytest.raises(VPGCError, match="The truth has 7 frames and the prediction more"):
-        evaluate_frames(iter(np.concatenate([prediction] * 2)), iter(truth), batch_size=7)
-    with pytest.raises(VPGCError, match="From frame 4 on the prediction has the shape"):
-        evaluate_frames(iter(prediction[:5]), iter(truth), batch_size=4)
+        evaluate_frames(iter(np.concatenate([prediction] * 2)), iter(truth), batch_size=3)
+    with pytest.raises(VPGCError, match="From frame 3 on the prediction has the shape"):
+        evaluate_frames(iter(prediction[:5]), iter(truth), batch_size=3)
     with pytest.raises(VPGCError, match="no network 'squeeze'"):
         evaluate_frames(prediction, truth, lpips="squeeze")
 
 
 def test_summary_counts_what_it_leaves_out():
     wave = np.sin(np.arange(200) / 9)
-    psnr = 30 + wave
-    psnr[3] = np.inf
+    level = 30 + wave
+    level[3] = np.inf
     distance = 2 + wave
     distance[:20] = np.nan
-    row = summary({"psnr": psnr, "ssim": wave, "landmark_distance": distance}, frame_rate=10)
-    assert row["psnr"] == pytest.approx(np.delete(psnr, 3).mean())
+    row = summary({"psnr": level, "ssim": wave, "landmark_distance": distance}, frame_rate=10)
+    assert row["psnr"] == pytest.approx(np.delete(level, 3).mean())
     assert row["left_out"] == {"psnr": 1, "ssim": 0, "landmark_distance": 20}
     assert row["detector_failures"] == 20 and row["frames"] == 200
     for name in ("psnr", "ssim", "landmark_distance"):

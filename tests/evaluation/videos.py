@@ -1,5 +1,7 @@
 """Videos made from a clip by known distortions."""
 
+from fractions import Fraction
+
 import av
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ def write_exact(path, frames, rate=25, grey=False):
     """Lossless: what is read is what was written; grey as one channel."""
     kind = "gray" if grey else "bgr0"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=rate)
+        stream = container.add_stream("ffv1", rate=Fraction(rate))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = kind
         for frame in frames:
