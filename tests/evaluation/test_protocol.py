@@ -89,8 +89,8 @@ def test_streams_score_as_arrays_do(rng):
     assert set(whole) == set(parts) == {"psnr", "ssim", "lpips"} and len(held) == 7
     for name in whole:
         np.testing.assert_allclose(whole[name], parts[name], rtol=1e-4, atol=1e-5)
-    with pytest.raises(VPGCError, match="The truth has 7 frames and the prediction more"):
-        evaluate_frames(iter(np.concatenate([prediction] * 2)), iter(truth), batch_size=3)
+    with pytest.raises(VPGCError, match="The truth has 6 frames and the prediction more"):
+        evaluate_frames(iter(prediction), iter(truth[:6]), batch_size=3)
     with pytest.raises(VPGCError, match="From frame 3 on the prediction has the shape"):
         evaluate_frames(iter(prediction[:5]), iter(truth), batch_size=3)
     with pytest.raises(VPGCError, match="no network 'squeeze'"):
