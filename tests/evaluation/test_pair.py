@@ -240,3 +240,26 @@ def test_table_of_systems(truth, frames, tmp_path):
     assert row["good"]["psnr"] > row["soft"]["psnr"]
     assert json.loads((tmp_path / "s" / "comparison.json").read_text())["scores"]["full"] == row
     assert result["table"] in (tmp_path / "s" / "comparison.md").read_text()
+
+
+def test_face_region_is_the_one_that_prepare_would_cut(clip, portrait):
+    result = evaluate_pair(clip, clip, crop="face", size=64, **QUICK)
+    found, wanted = result["protocol"]["regions"]["face"]["crop"], portrait.info["crop"]
+    for key, value in wanted.items():
+        assert found[key] == pytest.approx(value, abs=3)
+
+
+def test_real_footage(test_data, tmp_path):
+    """A talking man: a softer and a trembling copy are told apart by the scores meant for it."""
+    frames = frames_of(test_data / "talking_man_604.mp4", 12, 256)
+    truth = write_exact(tmp_path / "truth.mkv", frames)
+    soft = write_exact(tmp_path / "soft.mkv", [blurred(x, 1.5) for x in frames])
+    moved = [np.roll(x, 2 * (i % 2), axis=0) for i, x in enumerate(frames)]
+    trembling = write_exact(tmp_path / "trembling.mkv", moved)
+    systems = {"soft": soft, "trembling": trembling}
+    rows = compare(systems, truth, crop="face", size=128, **QUICK)["scores"]["face"]
+    assert rows["soft"]["sharpness"] < 0.5 * rows["soft"]["true_sharpness"]
+    assert rows["trembling"]["sharpness"] > 0.9 * rows["trembling"]["true_sharpness"]
+    assert rows["trembling"]["jitter"] > 2 * rows["soft"]["jitter"]
+    assert rows["trembling"]["flicker"] > 2 * rows["soft"]["flicker"]
+    assert rows["soft"]["landmark_distance"] < rows["trembling"]["landmark_distance"]
