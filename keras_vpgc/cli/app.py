@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vpgc.cli import demo, evaluate, inspect, prepare, reenact, train
+from keras_vpgc.cli import compare, demo, evaluate, inspect, prepare, reenact, train
 from keras_vpgc.version import __version__
 
 app = typer.Typer(
@@ -34,5 +34,5 @@ def options(
     """
 
 
-for module in (prepare, inspect, train, reenact, evaluate, demo):
+for module in (prepare, inspect, train, reenact, evaluate, compare, demo):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)

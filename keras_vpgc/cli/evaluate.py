@@ -5,21 +5,70 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.errors import VPGCError
+
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    portrait: Annotated[
-        Path | None, typer.Option(help="The portrait folder, if it was moved.")
+    run: Annotated[Path | None, typer.Argument(help="A run folder.")] = None,
+    prediction: Annotated[
+        Path | None, typer.Option(help="A predicted video of any system, instead of a run.")
     ] = None,
-    part: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    truth: Annotated[Path | None, typer.Option(help="The true video for it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the scores of two videos.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(help="Two videos: side of the face's square, and of landmark distances.")
+    ] = 512,
+    crop: Annotated[str, typer.Option(help="Two videos: face, full or both.")] = "both",
+    align: Annotated[
+        bool, typer.Option("--align", help="Two videos: score the stretch that both have.")
+    ] = False,
+    portrait: Annotated[
+        Path | None, typer.Option(help="The portrait folder of a run, if it was moved.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="test or validation part of a run.")] = "test",
     landmarks: Annotated[bool, typer.Option(help="Detect landmarks, for F-LMD.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
+    lpips: Annotated[
+        str | None,
+        typer.Option(help="alex, vgg or none; default: alex for two videos, none for a run."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames of a run computed at once.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that track two videos.")
+    ] = None,
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
 ):
-    """Drive the puppet by its held-out frames and score the result.
+    """Score a puppet on its held-out frames, or any predicted video against the true one.
 
     Example: vpgc evaluate runs/me
+
+    Example: vpgc evaluate --prediction driven.mp4 --truth truth.mp4 -o scores
     """
+    videos = prediction is not None or truth is not None
+    if videos == (run is not None) or (prediction is None) != (truth is None):
+        raise VPGCError(
+            "Either a run folder or two videos are scored: give RUN, or --prediction and --truth."
+        )
+    if run is None:
+        from keras_vpgc.evaluation.pair import evaluate_pair
+
+        result = evaluate_pair(
+            prediction,
+            truth,
+            output,
+            size=size,
+            crop=crop,
+            align=align,
+            lpips=network(lpips),
+            landmarks=landmarks,
+            workers=workers,
+            tracker_model=tracker_model,
+        )
+        say(result, output)
+        return
+    if output is not None:
+        raise VPGCError(f"A run's scores go to {run / 'evaluation'}: leave out --output.")
     from keras_vpgc.evaluation.run import evaluate_run
 
     result = evaluate_run(
@@ -27,8 +76,23 @@ def command(
         portrait=portrait,
         part=part,
         landmarks=landmarks,
+        lpips=network(lpips or "none"),
         batch_size=batch_size,
         tracker_model=tracker_model,
     )
     typer.echo(result["table"])
     typer.echo(f"Frames, video and numbers are in {run / 'evaluation'}.")
+
+
+def network(lpips: str | None) -> str | None:
+    """The network of LPIPS by what was asked for."""
+    return None if lpips == "none" else lpips or "alex"
+
+
+def say(result: dict, output: Path | None) -> None:
+    """Show table and notes."""
+    typer.echo(result["table"])
+    for note in result["notes"]:
+        typer.echo(note)
+    if output is not None:
+        typer.echo(f"Numbers and protocol are in {output}.")

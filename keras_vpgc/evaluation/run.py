@@ -14,7 +14,14 @@ from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames
-from keras_vpgc.evaluation.protocol import evaluate_frames, find_landmarks, summary, table
+from keras_vpgc.evaluation.protocol import (
+    evaluate_frames,
+    find_landmarks,
+    jsonable,
+    summary,
+    table,
+)
+from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.training.recipes import read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
@@ -28,6 +35,7 @@ def evaluate_run(
     portrait=None,
     part: str = "test",
     landmarks: bool = True,
+    lpips: str | None = None,
     batch_size: int = 8,
     tracker_model=None,
     progress: bool = True,
@@ -44,13 +52,14 @@ def evaluate_run(
         portrait: The portrait folder, if it was moved since the training.
         part: `"test"` or `"validation"`.
         landmarks: Detect landmarks on the frames, for F-LMD?
+        lpips: Network of LPIPS, `"alex"` or `"vgg"`; `None` for no LPIPS.
         batch_size: Frames computed at once.
         tracker_model: Path of the face landmarker's model.
         progress: Show progress bars?
 
     Returns:
-        Dict with `rows` (name -> means), `table` (Markdown), `beats_mean_frame`,
-        `beats_nearest_frame` and the protocol's settings.
+        Dict with `rows` (name -> means with intervals, see `summary`), `table` (Markdown),
+        `beats_mean_frame`, `beats_nearest_frame` and the protocol's settings.
 
     Raises:
         VPGCError: if run or portrait cannot be read.
@@ -64,6 +73,8 @@ def evaluate_run(
     from tqdm.auto import tqdm
 
     run = Path(run)
+    if lpips is not None:
+        check_net(lpips)
     info = read_run(run)
     puppet = Puppet.load(run)
     folder = Path(portrait or info["portrait"])
@@ -120,10 +131,11 @@ def evaluate_run(
             predicted_landmarks=found.get(name),
             true_landmarks=found.get("truth"),
             landmark_size=LANDMARK_SIZE,
+            lpips=lpips,
         )
         for name, frames in systems.items()
     }
-    rows = {name: summary(s) for name, s in scores.items()}
+    rows = {name: summary(s, portrait.frame_rate) for name, s in scores.items()}
     best = rows["driven"]["psnr"]
     result = {
         "rows": rows,
@@ -135,6 +147,7 @@ def evaluate_run(
             "image_size": size,
             "data_range": 255,
             "landmark_size": LANDMARK_SIZE,
+            "lpips": lpips,
             "detector": tracker_name,
             "backend": keras.backend.backend(),
             "preset": puppet.metadata["preset"],
@@ -153,7 +166,7 @@ def evaluate_run(
         output / "contact_sheet.png",
         contact_sheet([truth, *systems.values()], ["truth", *systems]),
     )
-    (output / "metrics.json").write_text(json.dumps(result, indent=1))
+    (output / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
     return result
 
 

@@ -1,8 +1,31 @@
 """Metrics of talking portraits, for `compile(metrics=...)` and alone."""
 
-from keras_vpgc.metrics.landmark_distance import LandmarkDistance, landmark_distance
+from keras_vpgc.metrics.expression_error import expression_error
+from keras_vpgc.metrics.flicker import Flicker, flicker, still_pairs
+from keras_vpgc.metrics.head_pose_error import head_pose_error
+from keras_vpgc.metrics.jitter import Jitter, jitter
+from keras_vpgc.metrics.landmark_distance import MOUTH_POINTS, LandmarkDistance, landmark_distance
 from keras_vpgc.metrics.lpips import LPIPS
 from keras_vpgc.metrics.psnr import PSNR, psnr
+from keras_vpgc.metrics.sharpness import Sharpness, sharpness
 from keras_vpgc.metrics.ssim import SSIM, ssim
 
-__all__ = ["LPIPS", "PSNR", "SSIM", "LandmarkDistance", "landmark_distance", "psnr", "ssim"]
+__all__ = [
+    "LPIPS",
+    "MOUTH_POINTS",
+    "PSNR",
+    "SSIM",
+    "Flicker",
+    "Jitter",
+    "LandmarkDistance",
+    "Sharpness",
+    "expression_error",
+    "flicker",
+    "head_pose_error",
+    "jitter",
+    "landmark_distance",
+    "psnr",
+    "sharpness",
+    "ssim",
+    "still_pairs",
+]

@@ -1,13 +1,20 @@
 """Distance between face landmarks (F-LMD)."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.metrics.per_frame import PerFrameMean
+from keras_vpgc.metrics.per_frame import PerSeenFrameMean
+
+# The outer and inner lips among the 68 points of the iBUG scheme.
+MOUTH_POINTS = tuple(range(48, 68))
 
 
-def landmark_distance(y_true, y_pred, size: float = 512.0, centered: bool = False):
+def landmark_distance(
+    y_true, y_pred, size: float = 512.0, centered: bool = False, points: Sequence[int] | None = None
+):
     """Mean distance of the landmarks of each frame.
 
     Args:
@@ -15,17 +22,20 @@ def landmark_distance(y_true, y_pred, size: float = 512.0, centered: bool = Fals
         y_pred: The same.
         size: Image size in pixels at which distances are stated.
         centered: Remove each frame's mean from both, so that only the face's form counts?
+        points: Places of the landmarks that count, such as `MOUTH_POINTS` (the lips among 68);
+            default: all. With `centered` their own mean is removed.
 
     Returns:
         Float32 `(batch,)` in pixels; NaN where a landmark is NaN (the detector failed).
 
     Raises:
-        VPGCError: if the shapes differ.
+        VPGCError: if the shapes differ, or a point does not exist.
 
     Example:
 
     ```python
     landmark_distance(true_landmarks, found_landmarks, size=512)
+    landmark_distance(true_landmarks, found_landmarks, points=MOUTH_POINTS)
     ```
 
     References:
@@ -39,18 +49,26 @@ def landmark_distance(y_true, y_pred, size: float = 512.0, centered: bool = Fals
             f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}."
         )
     difference = y_true - y_pred
+    if points is not None:
+        if not len(points) or max(points) >= y_true.shape[1] or min(points) < 0:
+            raise VPGCError(
+                f"Points {list(points)} are asked for and there are {y_true.shape[1]} landmarks: "
+                f"choose among 0 to {y_true.shape[1] - 1}."
+            )
+        difference = ops.take(difference, list(points), axis=1)
     if centered:
         difference = difference - ops.mean(difference, axis=1, keepdims=True)
     return ops.mean(ops.sqrt(ops.sum(ops.square(difference), axis=-1)), axis=-1) * size
 
 
 @keras.saving.register_keras_serializable("keras_vpgc")
-class LandmarkDistance(PerFrameMean):
+class LandmarkDistance(PerSeenFrameMean):
     """Mean over all frames of `landmark_distance`; frames with NaN are counted apart.
 
     Args:
         size: Image size in pixels at which distances are stated.
         centered: Remove each frame's mean from both?
+        points: Places of the landmarks that count, such as `MOUTH_POINTS`; default: all.
         name: Name of the metric.
         dtype: Dtype of the state.
 
@@ -66,24 +84,21 @@ class LandmarkDistance(PerFrameMean):
     ```
     """
 
-    def __init__(self, size=512.0, centered=False, name="landmark_distance", dtype=None):
+    def __init__(
+        self, size=512.0, centered=False, points=None, name="landmark_distance", dtype=None
+    ):
         super().__init__(name=name, dtype=dtype)
         self.size = float(size)
         self.centered = bool(centered)
-        self.failures = self.add_variable((), "zeros", name="failures")
+        self.points = None if points is None else [int(point) for point in points]
 
     def per_frame(self, y_true, y_pred):
-        return landmark_distance(y_true, y_pred, self.size, self.centered)
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        values = ops.cast(self.per_frame(y_true, y_pred), self.dtype)
-        known = ops.cast(ops.logical_not(ops.isnan(values)), self.dtype)
-        self.failures.assign_add(ops.sum(1.0 - known))
-        weights = known
-        if sample_weight is not None:
-            weights = weights * ops.cast(sample_weight, self.dtype)
-        self.total.assign_add(ops.sum(ops.where(known > 0, values, 0.0) * weights))
-        self.count.assign_add(ops.sum(weights))
+        return landmark_distance(y_true, y_pred, self.size, self.centered, self.points)
 
     def get_config(self):
-        return {**super().get_config(), "size": self.size, "centered": self.centered}
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "centered": self.centered,
+            "points": self.points,
+        }

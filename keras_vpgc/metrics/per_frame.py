@@ -32,6 +32,28 @@ class PerFrameMean(keras.metrics.Metric):
         return ops.divide_no_nan(self.total, self.count)
 
 
+class PerSeenFrameMean(PerFrameMean):
+    """A `PerFrameMean` of values that are NaN where the detector failed: these are counted apart.
+
+    Attributes:
+        failures: Number of values left out since they were NaN.
+    """
+
+    def __init__(self, name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.failures = self.add_variable((), "zeros", name="failures")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        values = ops.cast(self.per_frame(y_true, y_pred), self.dtype)
+        known = ops.cast(ops.logical_not(ops.isnan(values)), self.dtype)
+        self.failures.assign_add(ops.sum(1.0 - known))
+        weights = known
+        if sample_weight is not None:
+            weights = weights * ops.cast(sample_weight, self.dtype)
+        self.total.assign_add(ops.sum(ops.where(known > 0, values, 0.0) * weights))
+        self.count.assign_add(ops.sum(weights))
+
+
 def check_images(y_true, y_pred):
     """Both as float32; a `VPGCError` if they are not images of one shape."""
     y_true, y_pred = (ops.cast(ops.convert_to_tensor(x), "float32") for x in (y_true, y_pred))

@@ -10,6 +10,9 @@ from keras_vpgc.evaluation import (
     summary,
     table,
 )
+from keras_vpgc.losses.lpips import LPIPSDistance
+from keras_vpgc.metrics import psnr
+from tests.layers.layer_case import to_numpy
 
 pytestmark = pytest.mark.once
 
@@ -67,3 +70,47 @@ def test_landmarks_of_small_frames_are_found(portrait):
         found = find_landmarks(frames, tracker)
     assert np.isnan(found[3]).all()
     assert np.abs(found[:3] - portrait.landmarks[:3]).mean() < 0.02
+
+
+def test_streams_score_as_arrays_do(rng):
+    truth, prediction = rng.integers(0, 256, size=(2, 7, 32, 32, 3), dtype="uint8")
+    whole = evaluate_frames(prediction, truth, lpips="alex", batch_size=3)
+    held = []
+
+    def stream(frames):
+        for frame in frames:
+            held.append(1)
+            yield frame
+
+    parts = evaluate_frames(iter(prediction), stream(truth), lpips="alex", batch_size=3)
+    np.testing.assert_allclose(whole["psnr"], to_numpy(psnr(truth, prediction)), rtol=1e-5)
+    wanted = to_numpy(LPIPSDistance("alex")(truth[5:], prediction[5:]))
+    np.testing.assert_allclose(whole["lpips"][5:], wanted, rtol=1e-4)
+    assert set(whole) == set(parts) == {"psnr", "ssim", "lpips"} and len(held) == 7
+    for name in whole:
+        np.testing.assert_allclose(whole[name], parts[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(VPGCError, match="The truth has 6 frames and the prediction more"):
+        evaluate_frames(iter(prediction), iter(truth[:6]), batch_size=3)
+    with pytest.raises(VPGCError, match="From frame 3 on the prediction has the shape"):
+        evaluate_frames(iter(prediction[:5]), iter(truth), batch_size=3)
+    with pytest.raises(VPGCError, match="no network 'squeeze'"):
+        evaluate_frames(prediction, truth, lpips="squeeze")
+
+
+def test_summary_counts_what_it_leaves_out():
+    wave = np.sin(np.arange(200) / 9)
+    level = 30 + wave
+    level[3] = np.inf
+    distance = 2 + wave
+    distance[:20] = np.nan
+    row = summary({"psnr": level, "ssim": wave, "landmark_distance": distance}, frame_rate=10)
+    assert row["psnr"] == pytest.approx(np.delete(level, 3).mean())
+    assert row["left_out"] == {"psnr": 1, "ssim": 0, "landmark_distance": 20}
+    assert row["detector_failures"] == 20 and row["frames"] == 200
+    for name in ("psnr", "ssim", "landmark_distance"):
+        low, high = row["intervals"][name]
+        assert low < row[name] < high
+    row = summary({"psnr": np.full(9, np.inf), "landmark_distance": np.full(9, np.nan)})
+    assert row["psnr"] == np.inf and row["left_out"]["psnr"] == 0
+    assert row["intervals"] == {"psnr": None} and "landmark_distance" not in row
+    assert row["left_out"]["landmark_distance"] == row["detector_failures"] == 9

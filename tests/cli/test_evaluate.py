@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from tests.cli.test_cli import refused, vpgc  # noqa: F401
+from tests.evaluation.videos import frames_of, write_exact
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def videos(clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    frames = frames_of(clip, 12, 64)
+    return (
+        write_exact(folder / "truth.mkv", frames),
+        write_exact(folder / "late.mkv", frames[:1] + frames[:-1]),
+    )
+
+
+def test_two_videos_are_scored(vpgc, videos, tmp_path):  # noqa: F811
+    truth, late = videos
+    target = tmp_path / "scores"
+    code, out, _ = vpgc(
+        "evaluate", "--prediction", late, "--truth", truth, "-o", target, "--no-landmarks"
+    )
+    assert code == 0 and "| PSNR (dB) ↑ |" in out and "LPIPS" in out and str(target) in out
+    result = json.loads((target / "evaluation.json").read_text())
+    # A frame late is what the floor is; the first of the twelve is the same.
+    psnr = result["scores"]["full"]["psnr"]
+    assert psnr == pytest.approx(result["floor"]["full"]["psnr"], rel=1e-4)
+    assert result["scores"]["full"]["left_out"]["psnr"] == 1
+    assert "1 of 12 frames of prediction (full) are identical" in out
+
+
+def test_systems_are_compared(vpgc, videos, tmp_path):  # noqa: F811
+    truth, late = videos
+    code, out, _ = vpgc(
+        "compare", "--truth", truth, f"late={late}", f"same={truth}", "-o", tmp_path / "c",
+        "--no-landmarks", "--lpips", "none",
+    )  # fmt: skip
+    assert code == 0 and "| same | inf | 1.000 |" in out and "| late |" in out
+    result = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert result["scores"]["full"]["same"]["psnr"] == "inf"
+    refused(vpgc("compare", "--truth", truth, late), "NAME=VIDEO")
+    refused(vpgc("compare", "--truth", truth, f"a={late}", f"a={truth}"), "Two systems", "'a'")
+
+
+def test_exactly_one_of_the_two_ways(vpgc, videos, tmp_path):  # noqa: F811
+    truth, late = videos
+    way = "give RUN, or --prediction and --truth"
+    refused(vpgc("evaluate"), way)
+    refused(vpgc("evaluate", "--truth", truth), way)
+    refused(vpgc("evaluate", "--prediction", late), way)
+    refused(vpgc("evaluate", tmp_path, "--prediction", late, "--truth", truth), way)
+    refused(vpgc("evaluate", tmp_path, "-o", tmp_path / "s"), "leave out --output")
+    refused(
+        vpgc("evaluate", "--prediction", late, "--truth", tmp_path / "gone.mp4"), "There is no file"
+    )
