@@ -163,8 +163,14 @@ def resolve(
         for key in given or {}:
             if key not in allowed:
                 near = difflib.get_close_matches(key, known | fields, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {sorted(allowed)}."
+                hint = f"did you mean {near[0]!r}?" if near else "see config.py."
                 raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
+    parameters = inspect.signature(PortraitReenactor.__init__).parameters
+    for key, value in network.items():
+        default = settings["network"].get(key)
+        if default is None and key in parameters:
+            default = parameters[key].default
+        _check_type(key, value, default)
     try:
         return TrainConfig(
             preset=preset,
@@ -180,12 +186,29 @@ def resolve(
         ) from None
 
 
+def _check_type(key, value, default):
+    """Refuse a value of another kind than the default's, where that has one."""
+    kinds = {
+        bool: ("true or false", lambda x: isinstance(x, bool)),
+        int: ("a whole number", lambda x: isinstance(x, int) and not isinstance(x, bool)),
+        float: ("a number", lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)),
+        str: ("a word", lambda x: isinstance(x, str)),
+        tuple: (
+            "a list of whole numbers, such as [1, 2]",
+            lambda x: isinstance(x, (tuple, list)) and all(isinstance(i, int) for i in x),
+        ),
+    }
+    name, fits = kinds.get(tuple if isinstance(default, list) else type(default), ("", None))
+    if fits is not None and value is not None and not fits(value):
+        raise VPGCError(f"The setting {key} cannot be {value!r}: give {name}.")
+
+
 def _with_variant(network):
     if "driver_variant" not in network:
         return network
     rest = {k: v for k, v in network.items() if k != "driver_variant"}
     variant = network["driver_variant"]
-    if variant not in DRIVER_VARIANTS:
+    if not isinstance(variant, str) or variant not in DRIVER_VARIANTS:
         raise VPGCError(
             f"There is no driver variant {variant!r}: choose one of {', '.join(DRIVER_VARIANTS)}."
         )

@@ -65,7 +65,8 @@ def choose_crop(points, valid, width: int, height: int) -> Crop:
     """A fixed crop that holds head, hair and shoulders in all frames.
 
     The face's edges are taken from the whole track at their 2nd and 98th percentile, so that a
-    few wrong frames do not count; the face then fills about 55% of the height.
+    few wrong frames do not count; the face then fills about 55% of the height. A face that wanders
+    farther than the picture has room for is held in as many frames as can be.
 
     Args:
         points: Float `(n, p, 2 or 3)`, source pixels.
@@ -81,12 +82,22 @@ def choose_crop(points, valid, width: int, height: int) -> Crop:
     right, bottom = np.percentile(xy.max(axis=1), 98, axis=0)
     side = min(1.8 * max(bottom - top, right - left), width, height)
     # More room above (hair) than a face's own box has, and below for the shoulders.
-    x = (left + right) / 2 - side / 2
-    y = (top + bottom) / 2 - side / 2
     side = int(side)
-    x = int(round(np.clip(x, 0, width - side)))
-    y = int(round(np.clip(y, 0, height - side)))
+    low, high = xy.min(axis=1), xy.max(axis=1)
+    x = _place(left, right, low[:, 0], high[:, 0], side, width)
+    y = _place(top, bottom, low[:, 1], high[:, 1], side, height)
     return Crop(float(x), float(y), float(side))
+
+
+def _place(first, last, low, high, side, length) -> int:
+    """Where a crop begins on one axis."""
+    middle = int(round(np.clip((first + last) / 2 - side / 2, 0, length - side)))
+    if last - first <= side:
+        return middle
+    places = np.arange(length - side + 1)
+    held = [((low >= x) & (high <= x + side)).sum() for x in places]
+    best = places[held == np.max(held)]
+    return int(best[np.argmin(np.abs(best - np.median(best)))])
 
 
 def apply(frame, crop: Crop, size: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The portrait folder: what `prepare` writes and everything else reads."""
 
 import json
+import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,6 +60,9 @@ class Portrait:
         try:
             self.info = json.loads(file.read_text())
             version = self.info["schema_version"]
+            if version == SCHEMA_VERSION:
+                for key in ("frame_count", "size", "frame_rate", "split", "crop", "source_sha256"):
+                    self.info[key]
         except (ValueError, KeyError, TypeError):
             raise VPGCError(f"{file} is damaged: prepare the video again.") from None
         if version != SCHEMA_VERSION:
@@ -68,16 +73,19 @@ class Portrait:
         tracking = self.path / "tracking.npz"
         if not tracking.is_file() or not self._file(len(self) - 1).is_file():
             raise VPGCError(f"{self.path} lacks frames or tracking.npz: prepare the video again.")
-        with np.load(tracking) as stored:
-            self.points = stored["points"]
-            self.blendshapes = stored["blendshapes"]
-            self.matrices = stored["matrices"]
-            self.valid = stored["valid"]
-            self.interpolated = stored["interpolated"]
-            self.confidence = stored["confidence"]
-            self.repeated = stored["repeated"]
-            self.times = stored["times"]
-            self.source_frames = stored["source_frames"]
+        try:
+            with np.load(tracking) as stored:
+                self.points = stored["points"]
+                self.blendshapes = stored["blendshapes"]
+                self.matrices = stored["matrices"]
+                self.valid = stored["valid"]
+                self.interpolated = stored["interpolated"]
+                self.confidence = stored["confidence"]
+                self.repeated = stored["repeated"]
+                self.times = stored["times"]
+                self.source_frames = stored["source_frames"]
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError):
+            raise VPGCError(f"{tracking} is damaged: prepare the video again.") from None
 
     def __len__(self):
         return self.info["frame_count"]

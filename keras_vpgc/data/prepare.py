@@ -22,7 +22,10 @@ from keras_vpgc.errors import VPGCError
 SIZES = (64, 128, 256, 512)
 MIN_FRAMES = 30
 # Frames that are cut out at a time.
+MAX_SIZE, MAX_RATE = 2048, 240
 CHUNK_FRAMES = 250
+# What a portrait folder holds.
+OWN = {"portrait.json", "frames", "tracking.npz", "landmarks.png", "coverage.html", "coverage.json"}
 MAX_GAP = 0.5
 
 
@@ -155,6 +158,7 @@ def prepare(
     ```
     """
     source, output = Path(source), Path(output)
+    _check_place(source, output)
     from keras_vpgc.data.nerface import import_nerface, is_nerface  # it uses this module
 
     if is_nerface(source):
@@ -189,10 +193,16 @@ def prepare(
         crops.check(crop, info.width, info.height)
     if size is not None and size < 16:
         raise VPGCError(f"A size of {size} pixels is too small: choose 64 or more.")
+    if size is not None and size > MAX_SIZE:
+        raise VPGCError(f"A size of {size} pixels is too large: choose at most {MAX_SIZE}.")
     _check_number("rate", rate, "frames a second", above=0)
+    if rate is not None and rate > MAX_RATE:
+        raise VPGCError(f"{rate:g} frames a second are too many: choose at most {MAX_RATE}.")
     _check_number("max_gap", max_gap, "seconds")
     workers = _check_workers(workers)
     first, stop = frame_range(source, start, end)
+    if tracker_model is not None:
+        tracking.FaceTracker(tracker_model).close()  # no model at all shows here
     asked = {
         "source_sha256": assets.sha256(source),
         "range": [first, stop],
@@ -449,6 +459,8 @@ def _plan(source, info, faces, settings, crop):
         "times": times[used][shown],
         "source_frames": first + choice.start + shown,
     }
+    inside = (arrays["points"][..., :2] >= 0) & (arrays["points"][..., :2] <= 1)
+    outside = int((track.valid & ~inside.all(axis=(1, 2))).sum())
     count = len(shown)
     size = settings["size"] or min(SIZES, key=lambda s: abs(np.log(s / crop.size)))
     number = next(i for i, person in enumerate(persons, 1) if person is choice.person)
@@ -497,6 +509,7 @@ def _plan(source, info, faces, settings, crop):
             "low_confidence": facts["low_confidence"],
         },
         "jitter": facts["jitter"],
+        "face_reaches_out_of_crop": outside,
     }
     report["notes"] = _notes(report, settings, crop, size, _announced_seconds(source))
     portrait_info = {
@@ -572,6 +585,11 @@ def _notes(report, settings, crop, size, announced):
         )
     if frames["without_face"]:
         notes.append(f"{frames['without_face']} frames show no face that can be used.")
+    if report["face_reaches_out_of_crop"] > 0.02 * frames["used"]:
+        notes.append(
+            f"In {report['face_reaches_out_of_crop']} frames the face reaches out of the crop: "
+            "choose a larger one by --crop, or a part of the clip by --start and --end."
+        )
     if size > 1.5 * crop.size:
         notes.append(
             f"The crop is {crop.size:.0f} pixels wide in the source: {size} show no more than "
@@ -667,6 +685,12 @@ def _existing(output, settings, overwrite):
             )
         return None
     if overwrite:
+        others = sorted({x.name for x in output.iterdir()} - OWN)
+        if others:
+            raise VPGCError(
+                f"{output} also holds {others[0]}, which --overwrite would delete: move it away, "
+                "or choose another folder."
+            )
         return None
     try:
         existing = Portrait(output)
@@ -697,6 +721,15 @@ def _system_errors(target):
                 f"{target} cannot be written ({error.strerror}): choose another place."
             ) from error
         raise
+
+
+def _check_place(source, output):
+    if output.resolve() == Path.cwd() or not output.resolve().name:
+        raise VPGCError(f"A portrait needs a folder of its own, not {output}: give another one.")
+    if output.resolve() in source.resolve().parents:
+        raise VPGCError(
+            f"{source} lies inside of {output}, the portrait folder to make: choose another one."
+        )
 
 
 def _check_number(name, value, unit, above=None):

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vpgc import assets
 from keras_vpgc.data import parallel, video
-from keras_vpgc.errors import missing_extra
+from keras_vpgc.errors import VPGCError, missing_extra
 
 NUM_POINTS = 478
 NUM_BLENDSHAPES = 52
@@ -138,7 +138,7 @@ class FaceTracker:
         model: Path of `face_landmarker.task`, or `None` to find it by `keras_vpgc.assets`.
 
     Raises:
-        VPGCError: if MediaPipe or its model file is missing.
+        VPGCError: if MediaPipe or its model file is missing, or that is no such model.
 
     Example:
 
@@ -166,14 +166,24 @@ class FaceTracker:
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
         )
-        with video._quiet():
-            self._landmarker = vision.FaceLandmarker.create_from_options(options)
+        try:
+            with video._quiet():
+                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise VPGCError(
+                f"{path} is not the face landmarker's model: give the path of a "
+                "face_landmarker.task, or leave it out to have it fetched."
+            ) from error
         self._first = True
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """End it; MediaPipe wants that said."""
         self._landmarker.close()
 
     def detect(self, frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ they know. `on_train_batch_end` of all of them may run in Keras's callback threa
 that a GPU need not wait for it; what must happen at its very step is in `on_train_batch_begin`.
 """
 
+import contextlib
 import csv
 import io
 import math
@@ -167,8 +168,11 @@ class CsvLog(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         partial = self.file.with_name(f".{self.file.name}")
-        partial.write_text(text.getvalue())
-        os.replace(partial, self.file)
+        try:
+            partial.write_text(text.getvalue())
+            os.replace(partial, self.file)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def get_state(self):
         return {"rows": self.rows}
@@ -208,7 +212,9 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.writer.add_image(f"{self.name}/preview", image, step, dataformats="HWC")
 
     def on_train_end(self, logs=None):
-        self.writer.close()
+        # What it can no longer write is not what the training is for.
+        with contextlib.suppress(OSError):
+            self.writer.close()
 
 
 class WandbLog(keras.callbacks.Callback):
@@ -271,8 +277,8 @@ class Previews(keras.callbacks.Callback):
             image = self.draw()
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{self.name}_{step:06d}.png"
-        if not cv2.imwrite(str(file), np.ascontiguousarray(image[..., ::-1])):
-            raise OSError(f"{file} could not be written")
+        # Not by `imwrite`, which does not tell why it fails.
+        file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1])
         for board in self.boards:
             board.picture(step, image)
 

@@ -60,9 +60,10 @@ def write_variables(file, variables, state=None):
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        before = "; the checkpoint before it is still good" if file.exists() else ""
         raise VPGCError(
-            f"The disk is full, so {file} could not be saved; the checkpoint before it is still "
-            "good: free some space and run the same command again."
+            f"The disk is full, so {file} could not be saved{before}: free some space and run the "
+            "same command again."
         ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -20,6 +20,7 @@ from keras_vpgc.data.coverage import seen_range
 from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.dataset import FrameBatches, check_batch, context_indices, stack_context
 from keras_vpgc.data.portrait import Portrait, fill
+from keras_vpgc.data.prepare import _system_errors as system_errors
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
 from keras_vpgc.errors import VPGCError
@@ -39,6 +40,7 @@ from keras_vpgc.version import PUPPET_SCHEMA_VERSION, __version__
 from keras_vpgc.visualization.sheets import contact_sheet
 
 RUN_SCHEMA_VERSION = 1
+PARTIAL_RUN = ".run.json"
 VALIDATION_FRAMES = 32
 # Batches made ahead.
 PREFETCH = 2
@@ -62,12 +64,14 @@ def read_run(run) -> dict:
     file = Path(run) / "run.json"
     if not file.is_file():
         raise VPGCError(
-            f"{run} is no run folder (there is no run.json): make one by vpgc train PORTRAIT -o "
-            f"{run}."
+            f"{run} is no run folder (there is no run.json): give the folder that vpgc train made."
         )
     try:
         info = json.loads(file.read_text())
         version = info["schema_version"]
+        if version == RUN_SCHEMA_VERSION:
+            for key in ("portrait", "portrait_identity", "config"):
+                info[key]
     except (ValueError, KeyError, TypeError):
         raise VPGCError(f"{file} is damaged: train again into a new folder.") from None
     if version != RUN_SCHEMA_VERSION:
@@ -143,7 +147,7 @@ def train_puppet(
         job = {"portrait": str(portrait.path), "run": str(run), "preset": preset, "seed": seed}
         job |= {"network": network, "recipe": recipe, "devices": devices, "verbose": verbose}
         train_in_processes(devices, job)
-        return keras.saving.load_model(run / "puppet.keras", compile=False)
+        return _load(run / "puppet.keras")
     with backend.distributed(devices):
         verbose = verbose if _writes() else 0
         return _train(portrait, run, config, augmentation, perceptual, devices, verbose)
@@ -159,20 +163,22 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
     _check_portrait(portrait, config)
     if perceptual is None:
         perceptual = _perceptual(config.recipe.perceptual)
-    # Of several processes the first writes; the others look before it does and after it did.
-    if _writes():
-        _start_run(run, config, portrait, devices)
-    backend.wait()
+    identity = portrait_identity(portrait)
+    begun = _check_run(run, config, portrait, identity)
     file, puppet_file, driver_file = (
         run / f"{name}.keras" for name in ("autoencoder", "puppet", "driver")
     )
     done, stage_1_done = puppet_file.exists() and driver_file.exists(), file.exists()
-    backend.wait()
     if done:
-        return keras.saving.load_model(puppet_file, compile=False)
+        return _load(puppet_file)
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
     data = _Data(portrait, config, devices)
+    # Of several processes the first writes, once all have looked.
+    backend.wait()
+    if _writes() and not begun:
+        _begin_run(run, config, portrait, identity, devices)
+    backend.wait()
     stages: list[Stage] = []
 
     def stage(name, title, steps):
@@ -180,7 +186,7 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
         return stages[-1]
 
     if stage_1_done:
-        autoencoder = keras.saving.load_model(file, compile=False)
+        autoencoder = _load(file)
     else:
         _fit_codebook(autoencoder, data, config, stage, augmentation, perceptual)
         _save(autoencoder, file)
@@ -273,52 +279,77 @@ def _writes():
     return backend.process()[0] == 0
 
 
-def _start_run(run, config, portrait, devices):
-    wanted = config.model_dump(mode="json")
+def portrait_identity(portrait) -> dict:
+    """What tells a portrait from another one, or from what it was before a change."""
     identity = {k: portrait.info[k] for k in ("source_sha256", "crop", "size", "split")}
-    identity["tracking_sha256"] = sha256(portrait.path / "tracking.npz")
+    return {**identity, "tracking_sha256": sha256(portrait.path / "tracking.npz")}
+
+
+def _check_run(run, config, portrait, identity) -> bool:
+    """Has this run been begun? A `VPGCError` if its folder holds something else."""
     if run.exists() and not run.is_dir():
         raise VPGCError(f"{run} is a file: give a folder for the run.")
-    if run.is_dir() and any(run.iterdir()):
-        info = read_run(run)
-        changed = _differs(info["portrait_identity"], identity)
-        if changed:
-            raise VPGCError(
-                f"{run} holds a run of another portrait, or {portrait.path} changed since it began "
-                f"({changed} differs): choose another folder for the run."
-            )
-        changed = _differs(_that_matters(info["config"]), _that_matters(wanted))
-        if changed:
-            raise VPGCError(
-                f"{run} holds a run with other settings ({changed} differs): choose another folder "
-                "for the run, or the settings that it began with."
-            )
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    partial = run / ".run.json"
-    partial.write_text(
-        json.dumps(
-            {
-                "schema_version": RUN_SCHEMA_VERSION,
-                "keras_vpgc": __version__,
-                "keras": keras.__version__,
-                "backend": keras.backend.backend(),
-                "began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-                "devices": devices,
-                "portrait": str(portrait.path.resolve()),
-                "portrait_identity": identity,
-                "config": wanted,
-            },
-            indent=1,
+    if not run.is_dir() or not {x.name for x in run.iterdir()} - {PARTIAL_RUN}:
+        return False
+    if not (run / "run.json").is_file():
+        raise VPGCError(f"{run} holds something else than a run: choose another folder for it.")
+    info = read_run(run)
+    changed = _differs(info["portrait_identity"], identity)
+    if changed:
+        raise VPGCError(
+            f"{run} holds a run of another portrait, or {portrait.path} changed since it began "
+            f"({changed} differs): choose another folder for the run."
         )
-    )
-    os.replace(partial, run / "run.json")
+    wanted = config.model_dump(mode="json")
+    changed = _differs(_that_matters(info["config"]), _that_matters(wanted))
+    if changed:
+        raise VPGCError(
+            f"{run} holds a run with other settings ({changed} differs): choose another folder "
+            "for the run, or the settings that it began with."
+        )
+    return True
+
+
+def _begin_run(run, config, portrait, identity, devices):
+    partial = run / PARTIAL_RUN
+    with system_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(
+                json.dumps(
+                    {
+                        "schema_version": RUN_SCHEMA_VERSION,
+                        "keras_vpgc": __version__,
+                        "keras": keras.__version__,
+                        "backend": keras.backend.backend(),
+                        "began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+                        "devices": devices,
+                        "portrait": str(portrait.path.resolve()),
+                        "portrait_identity": identity,
+                        "config": config.model_dump(mode="json"),
+                    },
+                    indent=1,
+                )
+            )
+            os.replace(partial, run / "run.json")
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+
+def _load(file):
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:
+        raise VPGCError(
+            f"{file} is damaged: delete it, and the same command makes it again."
+        ) from error
 
 
 def _that_matters(config):
     """The settings that decide what comes out."""
     recipe = {k: v for k, v in config["recipe"].items() if k not in FREE_SETTINGS}
-    return {**recipe, **config["network"], "preset": config["preset"], "seed": config["seed"]}
+    return {"preset": config["preset"], **recipe, **config["network"], "seed": config["seed"]}
 
 
 def _differs(old, new):

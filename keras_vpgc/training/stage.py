@@ -1,5 +1,6 @@
 """One stage of a run: `fit` with logs, previews, checkpoints, and the way on after a kill."""
 
+import errno
 import importlib.util
 import math
 from pathlib import Path
@@ -168,6 +169,11 @@ class Stage:
                     **kwargs,
                 )
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise VPGCError(
+                        f"The disk of {self.run} is full, so {self.title} stopped: free some space "
+                        "and run the same command again, which goes on from the last checkpoint."
+                    ) from error
                 if not backend.out_of_memory(error):
                     raise
                 fits = False

@@ -87,3 +87,14 @@ def test_pictures_are_cut_once_and_whole(clip, tmp_path, monkeypatch):
         with pytest.raises(OSError):
             cut({"first": 9, "numbers": [1]}, told.append)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_face_that_walks_away_is_held_where_it_rests(rng):
+    """Wider than the picture has room for: as many frames as can be are whole."""
+    x = np.concatenate([np.full(100, 190.0), np.linspace(190, 360, 20)])
+    points = np.stack([x[:, None] + rng.uniform(-90, 90, (120, 50)),
+                       100 + rng.uniform(-90, 90, (120, 50))], axis=-1)  # fmt: skip
+    crop = choose_crop(points, np.ones(120, bool), 480, 200)
+    assert crop.size == 200
+    low, high = points[..., 0].min(1), points[..., 0].max(1)
+    assert ((low >= crop.x) & (high <= crop.x + crop.size)).sum() >= 100

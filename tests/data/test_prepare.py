@@ -7,6 +7,7 @@ import sys
 import time
 from fractions import Fraction
 from importlib import import_module
+from pathlib import Path
 
 import av
 import cv2
@@ -520,3 +521,47 @@ def test_real_clip_that_was_cut_off(test_data, tmp_path):
     portrait = prepare(tmp_path / "v.webm", tmp_path / "p", size=64, progress=False)
     (note,) = portrait.info["report"]["notes"]
     assert "cut off: it announces 3:19, and" in note and 30 < len(portrait) < 200
+
+
+def test_places_that_a_portrait_cannot_have(clip, portrait, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VPGCError, match="needs a folder of its own, not ."):
+        prepare(clip, ".", progress=False)
+    copy = tmp_path / "p"
+    shutil.copytree(portrait.path, copy)
+    shutil.copy(clip, copy / "me.mp4")
+    with pytest.raises(VPGCError, match="me.mp4 lies inside of .*p, the portrait folder to make"):
+        prepare(copy / "me.mp4", copy, overwrite=True, progress=False)
+    with pytest.raises(VPGCError, match="also holds me.mp4, which --overwrite would delete"):
+        prepare(clip, copy, overwrite=True, size=32, progress=False)
+    assert (copy / "me.mp4").exists() and len(Portrait(copy)) == 75
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"size": 100000}, "100000 pixels is too large: choose at most 2048"),
+        ({"rate": 100000}, "100000 frames a second are too many: choose at most 240"),
+        ({"tracker_model": "m.task"}, "m.task is not the face landmarker's model"),
+    ],
+)
+def test_settings_out_of_reach_leave_nothing(clip, tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    Path("m.task").write_text("text")
+    with pytest.raises(VPGCError, match=message):
+        prepare(clip, "p", progress=False, **settings)
+    assert [x.name for x in tmp_path.iterdir()] == ["m.task"]
+
+
+@pytest.mark.parametrize("damage", ["tracking", "info"])
+def test_damaged_files_of_a_portrait(portrait, tmp_path, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(portrait.path, copy)
+    if damage == "tracking":
+        whole = (copy / "tracking.npz").read_bytes()
+        (copy / "tracking.npz").write_bytes(whole[: len(whole) // 2])
+    else:
+        info = {"schema_version": portrait.info["schema_version"]}
+        (copy / "portrait.json").write_text(json.dumps(info))
+    with pytest.raises(VPGCError, match="is damaged: prepare the video again"):
+        Portrait(copy)

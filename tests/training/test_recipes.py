@@ -1,6 +1,8 @@
 import csv
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -164,6 +166,15 @@ def test_time_limit_says_that_it_was_reached():
         (dict(preset="vpgc_tiny", recipe={"steps": 0}), "recipe.steps|steps cannot be 0"),
         (dict(preset="vpgc_tiny", recipe={"precision": "half"}), "precision cannot be 'half'"),
         (dict(preset="vpgc_tiny", network={"driver_variant": "none"}), "no driver variant 'none'"),
+        (dict(preset="vpgc_tiny", network={"driver_variant": [1]}), "no driver variant .1."),
+        (
+            dict(preset="vpgc_tiny", network={"codes_per_cell": "abc"}),
+            "codes_per_cell cannot be 'abc': give a whole number",
+        ),
+        (
+            dict(preset="vpgc_tiny", network={"multipliers": 7}),
+            "multipliers cannot be 7: give a list of whole numbers",
+        ),
         (
             dict(preset="vpgc_tiny", network={"driver_variant": "full", "texture_prior": False}),
             "driver_variant=full already says texture_prior",
@@ -286,3 +297,47 @@ def test_recipe_names_its_perceptual_loss(name, kind, portrait, tmp_path):
     picked = np.linspace(0, len(x) - 1, min(32, len(x))).astype(int)
     distance = LPIPSDistance(kind)(x[picked], to_numpy(autoencoder(x[picked])))
     assert float(row["val_perceptual"]) == pytest.approx(to_numpy(distance).mean(), rel=1e-2)
+
+
+@pytest.mark.once
+def test_run_folders_that_are_none(portrait, tmp_path):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(VPGCError, match="holds something else than a run: choose another folder"):
+        train_puppet(portrait, folder, "vpgc_tiny", verbose=0)
+    assert [x.name for x in folder.iterdir()] == ["notes.txt"]
+    (folder / "run.json").write_text('{"schema_version": 1}')
+    with pytest.raises(VPGCError, match="run.json is damaged: train again"):
+        train_puppet(portrait, folder, "vpgc_tiny", verbose=0)
+
+
+@pytest.mark.once
+def test_full_disk_at_the_beginning_leaves_a_folder_that_can_begin(portrait, tmp_path, monkeypatch):
+    folder, write = tmp_path / "r", Path.write_text
+
+    def full(self, *args, **kwargs):
+        if self.name == ".run.json":
+            write(self, "")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(VPGCError, match="no space left for .*r: make some"):
+        train_puppet(portrait, folder, "vpgc_tiny", verbose=0)
+    monkeypatch.undo()
+    assert not list(folder.iterdir())
+    recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 0, "previews": False}
+    train_puppet(portrait, folder, "vpgc_tiny", recipe=recipe, verbose=0)
+
+
+@pytest.mark.once
+def test_damaged_models_of_a_run_are_named(run, portrait, tmp_path):
+    copy = tmp_path / "r"
+    shutil.copytree(run, copy)
+    (copy / "puppet.keras").write_bytes(b"no zip")
+    config = json.loads((copy / "run.json").read_text())["config"]
+    with pytest.raises(VPGCError, match="puppet.keras is damaged: delete it, and the same command"):
+        train_puppet(
+            portrait, copy, "vpgc_tiny", network={"shortcuts": False}, recipe=config["recipe"]
+        )
