@@ -1,6 +1,6 @@
 """Scoring a puppet: metrics, baselines, tables."""
 
-from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames
+from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
 from keras_vpgc.evaluation.bootstrap import bootstrap_interval
 from keras_vpgc.evaluation.protocol import evaluate_frames, find_landmarks, summary, table
 
@@ -12,4 +12,5 @@ __all__ = [
     "nearest_frames",
     "summary",
     "table",
+    "warp_frames",
 ]

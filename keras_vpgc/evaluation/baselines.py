@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_vpgc.errors import missing_extra
+
 
 def mean_frame(frames) -> np.ndarray:
     """The mean of the training frames: what a puppet that ignores its driver would show.
@@ -39,3 +41,63 @@ def nearest_frames(train_landmarks, test_landmarks, chunk: int = 64) -> np.ndarr
             distance += np.sqrt((difference**2).sum(-1))
         nearest.append(distance.argmin(1))
     return np.concatenate(nearest)
+
+
+def warp_frames(frames, landmarks, targets) -> np.ndarray:
+    """Move the faces of frames to other landmarks: piecewise affine, over Delaunay's triangles.
+
+    With the nearest training frames it is what a puppet without any learning would show. The
+    picture's border stays where it is.
+
+    Args:
+        frames: uint8 `(n, s, s, 3)`.
+        landmarks: Float `(n, p, 2)` in [0, 1], those of the frames.
+        targets: Float `(n, p, 2)`, where they shall be.
+
+    Returns:
+        uint8 `(n, s, s, 3)`.
+
+    Raises:
+        VPGCError: if scipy is not installed.
+
+    Example:
+
+    ```python
+    near = nearest_frames(train_landmarks, test_landmarks)
+    warp_frames(train_frames[near], train_landmarks[near], test_landmarks)
+    ```
+
+    References:
+        As `skimage.transform.PiecewiseAffineTransform`, by OpenCV's sampling.
+    """
+    import cv2
+
+    try:
+        from scipy.spatial import Delaunay
+    except ImportError:
+        raise missing_extra("scipy", "demo") from None
+
+    frames = np.asarray(frames)
+    result = np.empty_like(frames)
+    size = frames.shape[1]
+    steps = np.linspace(0.0, 1.0, 5)
+    border = [(x, y) for x in steps for y in steps if x in (0, 1) or y in (0, 1)]
+    rows, columns = np.mgrid[:size, :size]
+    pixels = np.stack([columns, rows], axis=-1).reshape(-1, 2).astype("float64")
+    for i, frame in enumerate(frames):
+        # Landmarks beyond the picture are its border's matter.
+        source = np.concatenate([np.clip(landmarks[i], 0.0, 1.0), border]) * (size - 1)
+        target = np.concatenate([np.clip(targets[i], 0.0, 1.0), border]) * (size - 1)
+        mesh = Delaunay(target)
+        triangle = mesh.find_simplex(pixels, tol=1e-6)
+        # A triangle's map takes its corners in the target to those in the source.
+        corners = mesh.simplices[triangle]
+        inverse = mesh.transform[triangle]
+        weights = np.einsum("nij,nj->ni", inverse[:, :2], pixels - inverse[:, 2])
+        weights = np.concatenate([weights, 1 - weights.sum(1, keepdims=True)], axis=1)
+        places = np.einsum("ni,nij->nj", weights, source[corners]).astype("float32")
+        places = places.reshape(size, size, 2)
+        result[i] = cv2.remap(
+            frame, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+    return result
