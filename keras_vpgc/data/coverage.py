@@ -15,9 +15,10 @@ from keras_vpgc.data.landmark_sets import (
 )
 from keras_vpgc.data.retarget import HeadTrack, angles, from_angles
 from keras_vpgc.data.tracking import NUM_POINTS
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
 
 SCHEMA_VERSION = 1
+ELSEWHERE = "copy the portrait to a place that can be, and inspect it there"
 
 # What `advise` asks of a clip. Angles are from the clip's median pose.
 WANTED = {
@@ -104,7 +105,8 @@ def inspect(portrait) -> dict:
         what `coverage.json` holds.
 
     Raises:
-        VPGCError: if OpenCV or matplotlib is missing, or fewer than 2 frames are usable.
+        VPGCError: if OpenCV or matplotlib is missing, fewer than 2 frames are usable, or the
+            folder is read-only or full.
 
     Example:
 
@@ -116,6 +118,7 @@ def inspect(portrait) -> dict:
     # Not at the top: that folder shows pictures of what this one holds.
     from keras_vpgc.visualization.coverage_report import coverage_report
 
+    check_writable(portrait.path, ELSEWHERE)
     signals = measure_signals(portrait)
     result = measure(portrait, signals)
     result["advice"] = advise(result)
@@ -126,8 +129,12 @@ def inspect(portrait) -> dict:
         ("coverage.html", page),
     ):
         partial = portrait.path / f".{name}"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, portrait.path / name)
+        try:
+            with writing(portrait.path, ELSEWHERE):
+                partial.write_text(text, encoding="utf-8")
+                os.replace(partial, portrait.path / name)
+        finally:
+            partial.unlink(missing_ok=True)
     return result
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
 
 TRIAL_FRAMES = 16  # decoded to see whether time stamps of packets can be trusted
+# Containers of what is written; others cannot hold H.264, or are no video.
+TARGETS = (".mp4", ".mkv", ".mov")
 BT709, UNSPECIFIED = 1, 2  # codes of ITU-T H.273 for a colour matrix
 
 
@@ -306,7 +308,10 @@ def probe(path) -> VideoInfo:
     info = _index(path).info
     # A still picture opens as a video of one frame.
     if info.frame_count == 1:
-        raise VPGCError(f"{path} is a single picture: give a video of some minutes.")
+        raise VPGCError(
+            f"{path} is a single picture: give a video, of some minutes for a portrait, of any "
+            "length to drive one."
+        )
     return info
 
 
@@ -509,6 +514,36 @@ def _converter(path, index):
     return convert
 
 
+def check_target(path, overwrite: bool = False) -> None:
+    """Refuse a target that `VideoWriter` could not write, before the work.
+
+    Args:
+        path: Target, such as `out.mp4`.
+        overwrite: Replace an existing file?
+
+    Raises:
+        VPGCError: if the name is none of a video that can be written or that of a folder, the
+            target exists and `overwrite` is false, or the place is read-only or full.
+
+    Example:
+
+    ```python
+    check_target("out.mp4")
+    ```
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise VPGCError(f"{path} is a folder: give a file for the video, such as {path}/out.mp4.")
+    if path.suffix.lower() not in TARGETS:
+        raise VPGCError(
+            f"{path} is no name for a video that can be written: let it end in .mp4, .mkv or .mov, "
+            f"such as {path.with_suffix('.mp4')}."
+        )
+    if path.exists() and not overwrite:
+        raise VPGCError(f"{path} exists: choose another name, or --overwrite.")
+    check_writable(path)
+
+
 class VideoWriter:
     """Writes RGB frames as H.264, under a temporary name until it is whole.
 
@@ -519,7 +554,7 @@ class VideoWriter:
         overwrite: Replace an existing file?
 
     Raises:
-        VPGCError: if the target exists and `overwrite` is false, or a frame has another size.
+        VPGCError: see `check_target`; or if a frame has another size or the disk is full.
 
     Example:
 
@@ -536,9 +571,7 @@ class VideoWriter:
         except ImportError as error:
             raise missing_extra("PyAV", "video") from error
         self.path = Path(path)
-        if self.path.exists() and not overwrite:
-            raise VPGCError(f"{self.path} exists: choose another name, or --overwrite.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_target(self.path, overwrite)
         self.frame_rate, self.crf = frame_rate, crf
         self.partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         self.container: Any = None
@@ -555,7 +588,9 @@ class VideoWriter:
 
         if self.container is None:
             self.size = frame.shape[:2]
-            self.container = av.open(str(self.partial), "w")
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.container = av.open(str(self.partial), "w")
             rate = Fraction(self.frame_rate).limit_denominator(1001)
             self.stream = self.container.add_stream("libx264", rate=rate)
             # yuv420p, which every player knows, wants even sizes.
@@ -576,16 +611,22 @@ class VideoWriter:
             frame = np.pad(frame, (*odd, (0, 0)), mode="edge")
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         image = image.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range="MPEG")
-        self.container.mux(self.stream.encode(image))
+        with writing(self.path):
+            self.container.mux(self.stream.encode(image))
 
     def __exit__(self, kind, error, trace):
-        if self.container is not None:
+        if self.container is None:
             if kind is None:
-                self.container.mux(self.stream.encode())
-            self.container.close()
+                raise VPGCError(f"No frame was written to {self.path}: there is nothing to show.")
+            return
+        try:
             if kind is None:
-                os.replace(self.partial, self.path)
-            else:
-                self.partial.unlink(missing_ok=True)
-        elif kind is None:
-            raise VPGCError(f"No frame was written to {self.path}: there is nothing to show.")
+                with writing(self.path):
+                    self.container.mux(self.stream.encode())
+                    self.container.close()
+                    os.replace(self.partial, self.path)
+        finally:
+            # What went wrong first is what is said; closing twice does nothing.
+            with contextlib.suppress(Exception):
+                self.container.close()
+            self.partial.unlink(missing_ok=True)

@@ -1,6 +1,9 @@
 """Self-reenactment of a run's held-out frames, against the baselines."""
 
+import contextlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,12 @@ import keras
 import numpy as np
 
 from keras_vpgc import backend
+from keras_vpgc.assets import sha256
 from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
-from keras_vpgc.errors import VPGCError
+from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames
 from keras_vpgc.evaluation.protocol import (
     evaluate_frames,
@@ -22,11 +26,13 @@ from keras_vpgc.evaluation.protocol import (
     table,
 )
 from keras_vpgc.evaluation.scorer import check_net
-from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.recipes import read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
 
 LANDMARK_SIZE = 512
+PARTS = ("test", "validation")
+ELSEWHERE = "copy the run to a place that can be, and score it there"
 
 
 def evaluate_run(
@@ -62,7 +68,8 @@ def evaluate_run(
         `beats_mean_frame`, `beats_nearest_frame` and the protocol's settings.
 
     Raises:
-        VPGCError: if run or portrait cannot be read.
+        VPGCError: if run or portrait cannot be read, the portrait is not the one of the training,
+            or the scores cannot be written.
 
     Example:
 
@@ -73,9 +80,20 @@ def evaluate_run(
     from tqdm.auto import tqdm
 
     run = Path(run)
+    if part not in PARTS:
+        raise VPGCError(
+            f"There is no held-out part {part!r}: choose one of {', '.join(PARTS)}, which the "
+            "training has not seen."
+        )
     if lpips is not None:
         check_net(lpips)
     info = read_run(run)
+    if not (isinstance(info.get("portrait"), str) and info.get("portrait_identity")):
+        raise VPGCError(f"{run / 'run.json'} is damaged: train again into a new folder.")
+    output = run / "evaluation"
+    if output.exists() and not output.is_dir():
+        raise VPGCError(f"{output}, the folder of the scores, is a file: move it away.")
+    check_writable(output, ELSEWHERE)
     puppet = Puppet.load(run)
     folder = Path(portrait or info["portrait"])
     if not folder.exists():
@@ -83,6 +101,10 @@ def evaluate_run(
             f"The run was trained on {folder}, which is gone: give its new place by --portrait."
         )
     portrait = Portrait(folder)
+    _check_identity(run, info["portrait_identity"], portrait)
+    autoencoder = None
+    if (run / "autoencoder.keras").exists():
+        autoencoder = load_model(run / "autoencoder.keras")
     size = puppet.size
     held_out, train = portrait.indices(part), portrait.indices("train")
     if not len(held_out):
@@ -105,8 +127,8 @@ def evaluate_run(
     train_frames = portrait.frames(train, size)
     nearest = nearest_frames(clip[train], clip[held_out])
     systems = {"driven": driven}
-    if (run / "autoencoder.keras").exists():
-        systems["reconstructed"] = _reconstruct(run / "autoencoder.keras", truth, batch_size)
+    if autoencoder is not None:
+        systems["reconstructed"] = _reconstruct(autoencoder, truth, batch_size)
     systems["nearest training frame"] = train_frames[nearest]
     systems["mean training frame"] = np.broadcast_to(mean_frame(train_frames), truth.shape)
 
@@ -154,24 +176,50 @@ def evaluate_run(
         },
         "table": table(rows),
     }
-    output = run / "evaluation"
-    output.mkdir(exist_ok=True)
-    flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
-    np.savez_compressed(output / "scores.npz", **flat)
-    (output / "metrics.md").write_text(f"{result['table']}\n")
-    with VideoWriter(output / "driven.mp4", portrait.frame_rate, overwrite=True) as video:
-        for true, frame in zip(truth, driven, strict=True):
-            video.write(side_by_side([true, frame]))
-    _write_png(
-        output / "contact_sheet.png",
-        contact_sheet([truth, *systems.values()], ["truth", *systems]),
-    )
-    (output / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
+    _write(output, result, scores, truth, systems, portrait.frame_rate)
     return result
 
 
-def _reconstruct(file, truth, batch_size):
-    call = backend.compiled(keras.saving.load_model(file, compile=False))
+def _check_identity(run, wanted, portrait):
+    """Is it the portrait of the training, as it was then?"""
+    found = {key: portrait.info.get(key) for key in wanted}
+    found["tracking_sha256"] = sha256(portrait.path / "tracking.npz")
+    changed = next((key for key in found if found[key] != wanted.get(key)), None)
+    if changed:
+        raise VPGCError(
+            f"{portrait.path} is not the portrait that {run} was trained on, or changed since "
+            f"({changed} differs), so its scores would mean nothing: give the one of the training "
+            "by --portrait, or train again into a new folder."
+        )
+
+
+def _write(output, result, scores, truth, systems, frame_rate):
+    """All files or none: they get their names when all are whole."""
+    partial = output / ".partial"
+    flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
+    try:
+        with writing(output, ELSEWHERE):
+            partial.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(partial / "scores.npz", **flat)
+            (partial / "metrics.md").write_text(f"{result['table']}\n")
+            _write_png(
+                partial / "contact_sheet.png",
+                contact_sheet([truth, *systems.values()], ["truth", *systems]),
+            )
+            (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
+            with VideoWriter(output / "driven.mp4", frame_rate, overwrite=True) as video:
+                for true, frame in zip(truth, systems["driven"], strict=True):
+                    video.write(side_by_side([true, frame]))
+            for file in sorted(partial.iterdir()):
+                os.replace(file, output / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            output.rmdir()  # only if there is nothing in it
+
+
+def _reconstruct(autoencoder, truth, batch_size):
+    call = backend.compiled(autoencoder)
     result = np.empty_like(truth)
     for start in range(0, len(truth), batch_size):
         batch = truth[start : start + batch_size].astype("float32") / 127.5 - 1.0
@@ -185,4 +233,5 @@ def _reconstruct(file, truth, batch_size):
 def _write_png(path, image):
     import cv2
 
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    # cv2.imwrite says nothing of a full disk.
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -16,6 +16,12 @@ from keras_vpgc.errors import VPGCError, missing_extra
 from keras_vpgc.layers import ToUint8
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+# Grey levels that are taken for the ground, and, from white on, for a line.
+PLAIN = 48
+# Share of other pixels, the soft edges of lines, from which an image is no drawing: ours have 0.6%
+# (512 pixels a side) to 9% (32), 11% as a JPEG of quality 20; photographs 58% and more.
+MOST_BETWEEN = 0.25
 
 
 class _Windows(keras.layers.Layer):
@@ -157,7 +163,7 @@ def read_contours(folder, size: int, line_width: float | None = None) -> np.ndar
 
     Raises:
         VPGCError: for a folder that is missing or holds no such image, an image that cannot be
-            read, is not square, or differs in size from the first.
+            read, is no drawing, is not square, or differs in size from the first.
 
     Example:
 
@@ -183,6 +189,7 @@ def read_contours(folder, size: int, line_width: float | None = None) -> np.ndar
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise VPGCError(f"{file} cannot be read as an image: it is damaged or another format.")
+        _check_drawing(file, image)
         if image.shape[0] != image.shape[1]:
             raise VPGCError(
                 f"{file} has {image.shape[1]}x{image.shape[0]} pixels: contour images must be "
@@ -228,6 +235,19 @@ def read_contours(folder, size: int, line_width: float | None = None) -> np.ndar
             stacklevel=2,
         )
     return result
+
+
+def _check_drawing(file, image):
+    """Refuse a grey image whose pixels are often neither ground nor line."""
+    share = float(((image >= PLAIN) & (image <= 255 - PLAIN)).mean())
+    if share > MOST_BETWEEN:
+        videos = sorted(f for f in file.parent.iterdir() if f.suffix.lower() in VIDEOS)
+        instead = f"such as {videos[0]}" if videos else "which is tracked"
+        raise VPGCError(
+            f"{file} is no contour image: {share:.0%} of its pixels are neither black nor white "
+            f"({MOST_BETWEEN:.0%} are the most of lines on a plain ground); drive by a folder that "
+            f"holds contour images only, or by a video, {instead}."
+        )
 
 
 def contour_files(folder) -> list[Path]:

@@ -68,13 +68,7 @@ class Puppet:
             path = path / "puppet.keras"
         if not path.is_file():
             raise VPGCError(f"There is no puppet {path}: check the path.")
-        try:
-            model = keras.saving.load_model(path, compile=False)
-        except Exception as error:
-            raise VPGCError(
-                f"{path} cannot be loaded as a Keras model ({str(error).splitlines()[0]}): it is "
-                "another kind of file or damaged."
-            ) from error
+        model = load_model(path)
         if not isinstance(model, PortraitReenactor):
             raise VPGCError(
                 f"{path} holds a {type(model).__name__}, not a puppet: give the puppet.keras of a "
@@ -219,6 +213,19 @@ class Puppet:
     def _chosen(self, points):
         """The puppet's landmark set of all of the tracker's points."""
         return landmark_sets.landmarks(points, self.model.landmark_set)
+
+
+def load_model(path) -> keras.Model:
+    """A saved Keras model, or a `VPGCError` in place of what Keras says of damaged files."""
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except PermissionError:
+        raise
+    except Exception as error:
+        raise VPGCError(
+            f"{path} cannot be loaded as a Keras model: it is damaged, another kind of file, or of "
+            "another version; copy it again, or train again into a new folder."
+        ) from error
 
 
 def _check_guard(guard):

@@ -56,8 +56,8 @@ def reenact(
 
     Raises:
         VPGCError: for a driving file that is no video or shows no face, a folder of contours that
-            cannot be read or is to be retargeted, an output that exists, or settings that do not
-            fit.
+            cannot be read or is to be retargeted, an output that exists or cannot be written, or
+            settings that do not fit.
 
     Example:
 
@@ -67,10 +67,12 @@ def reenact(
     """
     from tqdm.auto import tqdm
 
+    # Before the minutes that tracking takes.
+    video.check_target(output, overwrite)
+    if Path(output).exists() and Path(driving).exists() and Path(output).samefile(driving):
+        raise VPGCError(f"{output} is the driving video itself: choose another output.")
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet)
-    if Path(output).exists() and not overwrite:
-        raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
     if Path(driving).is_dir():
         if retargeting not in ("auto", "none") or neutral is not None or motion != 1:
             raise VPGCError(

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import subprocess
@@ -143,6 +144,27 @@ def test_runs_of_another_version_and_missing_ones(vpgc, run, clip, tmp_path):
         "There is no puppet",
     )
     assert sorted(x.name for x in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError("no file signature found\nand more"), "could not be read or written (no file sig"),
+        (OSError("write failed: No space left on device"), "no space left on the disk: make some"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk: make some"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.txt"), "no space left for a.txt: mak"),
+        (OSError(errno.EROFS, "Read-only file system", "a.txt"), "a.txt cannot be read or written"),
+        (OSError(errno.EROFS, "Read-only file system"), "choose another place"),
+        (OSError(errno.EIO, "Input/output error", "a.txt"), "a.txt: Input/output error."),
+        (OSError(), "could not be read or written (OSError)"),
+    ],
+)
+def test_errors_of_the_system_are_the_last_resort(error, words, vpgc, portrait, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("keras_vpgc.data.coverage.inspect", fail)
+    refused(vpgc("inspect", portrait.path), words)
 
 
 def test_real_process_ends_without_a_traceback(tmp_path):

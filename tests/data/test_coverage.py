@@ -1,6 +1,8 @@
 import base64
+import errno
 import html.parser
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from keras_vpgc import VPGCError
+from keras_vpgc.data import coverage
 from keras_vpgc.data.coverage import (
     BLURRED,
     advise,
@@ -284,6 +287,21 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    portrait = rich(tmp_path, 300)
+    monkeypatch.setattr(coverage.os, "replace", full)
+    with pytest.raises(VPGCError, match=f"no space left for {tmp_path}: make some"):
+        inspect(portrait)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("keras_vpgc.errors.tempfile.TemporaryFile", full)
+    monkeypatch.setattr(coverage, "measure_signals", None)  # not reached
+    with pytest.raises(VPGCError, match=f"no space left for {tmp_path}: make some"):
+        inspect(portrait)
 
 
 def test_page_holds_all_it_shows(tmp_path):

@@ -1,3 +1,5 @@
+import errno
+import os
 from fractions import Fraction
 
 import av
@@ -69,6 +71,67 @@ def test_failed_writing_leaves_nothing(tmp_path):
         with VideoWriter(tmp_path / "b.mp4", 25):
             pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["write", "end", "rename"])
+def test_a_full_disk_is_named_and_leaves_nothing(moment, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "hidden")
+
+    class Full:
+        """A container that has no space left."""
+
+        def __init__(self, real):
+            self.real = real
+            self.muxed = 0
+
+        def add_stream(self, *args, **kwargs):
+            return self.real.add_stream(*args, **kwargs)
+
+        def mux(self, packets):
+            self.muxed += 1
+            if moment == "write":
+                full()
+            self.real.mux(packets)
+
+        def close(self):
+            self.real.close()
+            if moment == "end":
+                full()
+
+    (tmp_path / "a.mp4").write_bytes(b"mine")
+    real = av.open
+    monkeypatch.setattr(av, "open", lambda *args: Full(real(*args)))
+    if moment == "rename":
+        monkeypatch.setattr(video.os, "replace", full)
+    with pytest.raises(VPGCError, match="no space left for .*/a.mp4: make some"):
+        with VideoWriter(tmp_path / "a.mp4", 25, overwrite=True) as writer:
+            writer.write(ramp(1)[0])
+    assert [x.name for x in tmp_path.iterdir()] == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"mine"
+
+
+def test_targets_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.mp4").mkdir()
+    for name, words in (
+        ("b", "b is no name for a video .* such as .*/b.mp4"),
+        ("b.txt", "b.txt is no name for a video .* such as .*/b.mp4"),
+        ("x.gif", "end in .mp4, .mkv or .mov"),
+        ("x.webm", "end in .mp4, .mkv or .mov"),
+        ("x.png", "end in .mp4, .mkv or .mov"),
+        ("folder.mp4", "folder.mp4 is a folder: give a file"),
+        ("file/b.mp4", "file/b.mp4 cannot be written .*file is a file"),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(VPGCError, match=words) as error:
+                VideoWriter(tmp_path / name, 25, overwrite=overwrite)
+            assert "--overwrite" not in str(error.value)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "folder.mp4"]
+    for name in ("new/folder/a.MP4", "a.mkv", "a.mov"):
+        with VideoWriter(tmp_path / name, 25) as writer:
+            writer.write(ramp(1)[0])
+        assert len(frame_times(tmp_path / name)) == 1
 
 
 def test_existing_video_is_kept_unless_asked(clip):

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 
 import cv2
@@ -7,6 +9,7 @@ import pytest
 
 from keras_vpgc import VPGCError
 from keras_vpgc.data.video import read_frames
+from keras_vpgc.evaluation import run as module
 from keras_vpgc.evaluation.run import evaluate_run
 
 
@@ -71,3 +74,86 @@ def test_what_is_missing_is_named(copy, tmp_path):
         evaluate_run(copy, progress=False)
     with pytest.raises(VPGCError, match="no run folder"):
         evaluate_run(tmp_path, progress=False)
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "hidden")
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """What is refused is refused before anything is computed."""
+
+    def never(*args, **kwargs):
+        raise AssertionError("frames were driven")
+
+    monkeypatch.setattr(module.Puppet, "drive", never)
+
+
+@pytest.mark.once
+def test_a_full_disk_leaves_what_was_there(copy, monkeypatch):
+    places = (
+        (module.np, "savez_compressed"),
+        (module.Path, "write_bytes"),
+        (module.VideoWriter, "write"),
+    )
+    for place, name in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            with pytest.raises(VPGCError, match="no space left for .*/run/evaluation"):
+                evaluate_run(copy, landmarks=False, progress=False)
+        assert not (copy / "evaluation").exists()
+    (copy / "evaluation").mkdir()
+    (copy / "evaluation" / "scores.npz").write_text("mine")
+    monkeypatch.setattr(module, "_write_png", full)
+    with pytest.raises(VPGCError, match="no space left"):
+        evaluate_run(copy, landmarks=False, progress=False)
+    assert [x.name for x in (copy / "evaluation").iterdir()] == ["scores.npz"]
+    assert (copy / "evaluation" / "scores.npz").read_text() == "mine"
+
+
+@pytest.mark.once
+def test_a_place_that_cannot_be_written_is_named_first(copy, no_work, monkeypatch):
+    (copy / "evaluation").write_text("mine")
+    with pytest.raises(VPGCError, match="/run/evaluation, the folder of the scores, is a file"):
+        evaluate_run(copy, progress=False)
+    (copy / "evaluation").unlink()
+
+    def read_only(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("keras_vpgc.errors.tempfile.TemporaryFile", read_only)
+    with pytest.raises(
+        VPGCError, match="evaluation cannot be written .Read-only file system.: copy the"
+    ):
+        evaluate_run(copy, progress=False)
+
+
+@pytest.mark.once
+def test_another_portrait_is_refused(copy, portrait, no_work, tmp_path):
+    other = shutil.copytree(portrait.path, tmp_path / "other")
+    info = json.loads((other / "portrait.json").read_text())
+    (other / "portrait.json").write_text(json.dumps({**info, "source_sha256": "0"}))
+    with pytest.raises(VPGCError, match="other is not the portrait that .*source_sha256 differs"):
+        evaluate_run(copy, portrait=other, progress=False)
+    (other / "portrait.json").write_text(json.dumps(info))
+    with np.load(other / "tracking.npz") as file:
+        arrays = dict(file)
+    key = next(k for k, v in arrays.items() if v.dtype.kind == "f")
+    np.savez(other / "tracking.npz", **{**arrays, key: arrays[key] + 1})
+    with pytest.raises(VPGCError, match="changed since .tracking_sha256 differs"):
+        evaluate_run(copy, portrait=other, progress=False)
+
+
+@pytest.mark.once
+def test_seen_frames_and_damaged_files_are_refused(copy, no_work):
+    for part in ("train", "all"):
+        with pytest.raises(VPGCError, match=f"no held-out part '{part}': choose one of test, val"):
+            evaluate_run(copy, part=part, progress=False)
+    whole = (copy / "autoencoder.keras").read_bytes()
+    (copy / "autoencoder.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VPGCError, match="autoencoder.keras cannot be loaded .* it is damaged"):
+        evaluate_run(copy, progress=False)
+    (copy / "run.json").write_text('{"schema_version": 1}')
+    with pytest.raises(VPGCError, match="run.json is damaged: train again"):
+        evaluate_run(copy, progress=False)

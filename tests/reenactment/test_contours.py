@@ -7,6 +7,7 @@ import pytest
 import keras_vpgc
 from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import context_indices
+from keras_vpgc.data.video import read_frames
 from keras_vpgc.models import PortraitReenactor
 from keras_vpgc.reenactment import Puppet
 from keras_vpgc.reenactment.contours import (
@@ -140,6 +141,33 @@ def test_smaller_images_are_enlarged(portrait, tmp_path):
     # Blurred, but in the same place and as wide.
     assert found.mean() == pytest.approx(wanted.mean(), rel=0.05)
     assert (found[wanted > 200] > 60).all()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("size", [32, 128, 512])
+def test_drawings_are_told_from_photographs(size, portrait, clip, tmp_path):
+    drawings = draw(portrait.landmarks[:2], size)
+    for name, images, quality in (
+        ("jpeg", drawings, 20),
+        ("paper", 240 - 0.85 * drawings, 60),
+        ("blurred", [cv2.GaussianBlur(x, (3, 3), 0) for x in drawings], 90),
+    ):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            file = str(tmp_path / name / f"{i}.jpg")
+            cv2.imwrite(file, image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # dark lines
+            assert len(read_contours(tmp_path / name, size)) == 2
+    photo = cv2.resize(next(read_frames(clip)), (size, size))
+    masked = photo * (np.hypot(*(np.indices((size, size)) / size - 0.5)) < 0.4)[..., None]
+    for name, image in (("photo", photo), ("wide", photo[: size // 2]), ("masked", masked)):
+        folder = save(tmp_path / name, [image])
+        with pytest.raises(VPGCError, match=r"0.png is no contour image: \d\d% of .* which is tr"):
+            read_contours(folder, 64)
+        (folder / "me.mp4").write_bytes(b"")
+        with pytest.raises(VPGCError, match="or by a video, such as .*me.mp4"):
+            read_contours(folder, 64)
 
 
 @pytest.mark.once

@@ -159,8 +159,16 @@ def test_what_is_no_puppet_is_named(run, tmp_path):
     with pytest.raises(VPGCError, match="holds no puppet.keras"):
         keras_vpgc.load(tmp_path)
     (tmp_path / "text.keras").write_text("hello")
-    with pytest.raises(VPGCError, match="cannot be loaded as a Keras model"):
-        keras_vpgc.load(tmp_path / "text.keras")
+    whole = (run / "puppet.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) // 2
+    (tmp_path / "holes.keras").write_bytes(whole[:middle] + bytes(9999) + whole[middle + 9999 :])
+    for name in ("text", "cut", "holes"):
+        with pytest.raises(
+            VPGCError, match=f"{name}.keras cannot be loaded as a Keras mod"
+        ) as error:
+            keras_vpgc.load(tmp_path / f"{name}.keras")
+        assert "it is damaged" in str(error.value) and "found" not in str(error.value)
     shutil.copy(run / "driver.keras", tmp_path / "d.keras")
     with pytest.raises(VPGCError, match="holds a PortraitDriver, not a puppet"):
         keras_vpgc.load(tmp_path / "d.keras")

@@ -1,3 +1,6 @@
+import errno
+import importlib
+import os
 import warnings
 
 import cv2
@@ -9,6 +12,7 @@ from keras_vpgc.data.video import probe, read_frames
 from keras_vpgc.reenactment import Puppet, reenact
 from keras_vpgc.training import draw
 
+reenact_module = importlib.import_module("keras_vpgc.reenactment.reenact")
 pytestmark = pytest.mark.once
 
 
@@ -63,6 +67,32 @@ def test_existing_output_and_bad_driver_change_nothing(run, clip, tmp_path):
     with pytest.raises(VPGCError, match="text.mp4 cannot be read as a video"):
         reenact(run, tmp_path / "text.mp4", tmp_path / "new.mp4", progress=False)
     assert not (tmp_path / "new.mp4").exists()
+
+
+def test_bad_output_is_named_before_the_tracking(run, clip, tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("the driving video was tracked")
+
+    monkeypatch.setattr(reenact_module, "track_clip", never)
+    (tmp_path / "file").write_text("mine")
+    for name, words in (
+        ("b.txt", "b.txt is no name for a video"),
+        ("b", "is no name for a video"),
+        (".", "is a folder: give a file"),
+        ("file/a.mp4", "cannot be written"),
+    ):
+        with pytest.raises(VPGCError, match=words):
+            reenact(run, clip, tmp_path / name, overwrite=True, progress=False)
+    with pytest.raises(VPGCError, match="astronaut.mp4 is the driving video itself"):
+        reenact(run, clip, clip, overwrite=True, progress=False)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("keras_vpgc.errors.tempfile.TemporaryFile", full)
+    with pytest.raises(VPGCError, match="no space left for .*new/a.mp4: make some and run"):
+        reenact(run, clip, tmp_path / "new" / "a.mp4", progress=False)
+    assert [x.name for x in tmp_path.iterdir()] == ["file"]
 
 
 def test_neutral_second_and_motion(run, portrait, clip, tmp_path):
