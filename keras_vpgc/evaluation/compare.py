@@ -1,7 +1,6 @@
 """Several systems in one table."""
 
-from keras_vpgc.data.prepare import _system_errors
-from keras_vpgc.errors import VPGCError
+from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.evaluation.pair import (
     FLOOR,
     check_output,
@@ -64,6 +63,6 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
         }
     )
     if folder is not None:
-        with _system_errors(folder):
+        with writing(folder):
             write(folder, "comparison", found, result["per_frame"])
     return found

@@ -15,9 +15,9 @@ from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import landmark_sets, parallel, tracking, video
 from keras_vpgc.data.crop import Crop
-from keras_vpgc.data.prepare import _bar, _system_errors
+from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
-from keras_vpgc.errors import VPGCError
+from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.evaluation.protocol import interval_table, jsonable, landmark_scores, summary
 from keras_vpgc.evaluation.scorer import Features, Scorer, batch_frames, check_net
 from keras_vpgc.metrics import expression_error, head_pose_error, jitter
@@ -89,7 +89,7 @@ def evaluate_pair(prediction, truth, output=None, **options) -> dict:
     }
     found = jsonable(found)
     if folder is not None:
-        with _system_errors(folder):
+        with writing(folder):
             write(folder, "evaluation", found, result["per_frame"])
     return found
 
@@ -448,7 +448,7 @@ class _Follower:
         count = len(clip.times)
         with (
             tempfile.TemporaryDirectory() as folder,
-            _system_errors(folder),
+            writing(folder),
             _bar(count, title, self.progress) as bar,
         ):
             faces = tracking.track_faces(

@@ -11,13 +11,12 @@ import keras
 import numpy as np
 
 from keras_vpgc import backend
-from keras_vpgc.assets import sha256
 from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError, check_writable, writing
-from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames
+from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
 from keras_vpgc.evaluation.protocol import (
     evaluate_frames,
     find_landmarks,
@@ -27,7 +26,7 @@ from keras_vpgc.evaluation.protocol import (
 )
 from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.reenactment.puppet import Puppet, load_model
-from keras_vpgc.training.recipes import read_run
+from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
 
 LANDMARK_SIZE = 512
@@ -49,7 +48,8 @@ def evaluate_run(
     """Drive a run's puppet by the landmarks of its held-out frames and score the result.
 
     Rows: `driven` (the puppet), `reconstructed` (the autoencoder on the true frames, the best
-    that driving could reach), `nearest training frame` (by landmarks) and `mean training frame`.
+    that driving could reach), `nearest training frame` (by landmarks), `nearest frame, warped` to
+    the landmarks, and `mean training frame`.
     Written to `RUN/evaluation/`: `metrics.json`, `metrics.md`, per-frame `scores.npz`,
     `driven.mp4` (truth beside driven) and `contact_sheet.png`.
 
@@ -88,8 +88,6 @@ def evaluate_run(
     if lpips is not None:
         check_net(lpips)
     info = read_run(run)
-    if not (isinstance(info.get("portrait"), str) and info.get("portrait_identity")):
-        raise VPGCError(f"{run / 'run.json'} is damaged: train again into a new folder.")
     output = run / "evaluation"
     if output.exists() and not output.is_dir():
         raise VPGCError(f"{output}, the folder of the scores, is a file: move it away.")
@@ -130,6 +128,9 @@ def evaluate_run(
     if autoencoder is not None:
         systems["reconstructed"] = _reconstruct(autoencoder, truth, batch_size)
     systems["nearest training frame"] = train_frames[nearest]
+    systems["nearest frame, warped"] = warp_frames(
+        train_frames[nearest], clip[train][nearest], clip[held_out]
+    )
     systems["mean training frame"] = np.broadcast_to(mean_frame(train_frames), truth.shape)
 
     found: dict[str, np.ndarray] = {}
@@ -182,8 +183,7 @@ def evaluate_run(
 
 def _check_identity(run, wanted, portrait):
     """Is it the portrait of the training, as it was then?"""
-    found = {key: portrait.info.get(key) for key in wanted}
-    found["tracking_sha256"] = sha256(portrait.path / "tracking.npz")
+    found = portrait_identity(portrait)
     changed = next((key for key in found if found[key] != wanted.get(key)), None)
     if changed:
         raise VPGCError(

@@ -20,10 +20,9 @@ from keras_vpgc.data.coverage import seen_range
 from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.dataset import FrameBatches, check_batch, context_indices, stack_context
 from keras_vpgc.data.portrait import Portrait, fill
-from keras_vpgc.data.prepare import _system_errors as system_errors
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
-from keras_vpgc.errors import VPGCError
+from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.losses import LPIPSLoss, vgg19_perceptual
 from keras_vpgc.models import (
     PatchDiscriminator,
@@ -312,7 +311,7 @@ def _check_run(run, config, portrait, identity) -> bool:
 
 def _begin_run(run, config, portrait, identity, devices):
     partial = run / PARTIAL_RUN
-    with system_errors(run):
+    with writing(run):
         run.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_text(

@@ -27,6 +27,7 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
         "driven",
         "reconstructed",
         "nearest training frame",
+        "nearest frame, warped",
         "mean training frame",
     }
     # The mean frame's score, by hand.
@@ -43,7 +44,7 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     folder = copy / "evaluation"
     assert json.loads((folder / "metrics.json").read_text())["rows"] == rows
     assert "| driven |" in (folder / "metrics.md").read_text()
-    assert cv2.imread(str(folder / "contact_sheet.png")).shape[0] == 5 * 160
+    assert cv2.imread(str(folder / "contact_sheet.png")).shape[0] == 6 * 160
     frames = list(read_frames(folder / "driven.mp4"))
     assert len(frames) == len(held_out) and frames[0].shape == (64, 128, 3)
     truth = portrait.frames(held_out[:1])[0]
