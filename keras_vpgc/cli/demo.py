@@ -25,4 +25,4 @@ def command(
     better = "beats" if result["beats_mean_frame"] else "does not beat"
     typer.echo(f"On the unseen frames the puppet {better} the mean training frame.")
     folder = output / "run" / "evaluation"
-    typer.echo(f"Look at {folder / 'driven.mp4'} (truth | driven) and contact_sheet.png beside it.")
+    typer.echo(f"Look at {folder / 'report.html'}; driven.mp4 (truth | driven) lies beside it.")

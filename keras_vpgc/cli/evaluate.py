@@ -81,7 +81,7 @@ def command(
         tracker_model=tracker_model,
     )
     typer.echo(result["table"])
-    typer.echo(f"Frames, video and numbers are in {run / 'evaluation'}.")
+    typer.echo(f"Look at {run / 'evaluation' / 'report.html'}; all numbers are beside it.")
 
 
 def network(lpips: str | None) -> str | None:

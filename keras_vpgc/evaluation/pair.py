@@ -260,7 +260,7 @@ def score_videos(
             "centred": "the mean of the points that count is removed in each frame",
         },
         "interval": {
-            "method": "percentiles of a moving-block bootstrap over frames (Künsch 1989)",
+            "method": "percentiles of a circular block bootstrap (Politis and Romano 1992)",
             "level": level,
             "block_frames": max(1, round(true.info.frame_rate)),
             "resamples": 2000,

@@ -12,7 +12,9 @@ import numpy as np
 
 from keras_vpgc import backend
 from keras_vpgc.data import landmark_sets
+from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.portrait import Portrait, fill
+from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError, check_writable, writing
@@ -28,6 +30,7 @@ from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
+from keras_vpgc.visualization.evaluation_report import evaluation_report
 
 LANDMARK_SIZE = 512
 PARTS = ("test", "validation")
@@ -51,7 +54,8 @@ def evaluate_run(
     that driving could reach), `nearest training frame` (by landmarks), `nearest frame, warped` to
     the landmarks, and `mean training frame`.
     Written to `RUN/evaluation/`: `metrics.json`, `metrics.md`, per-frame `scores.npz`,
-    `driven.mp4` (truth beside driven) and `contact_sheet.png`.
+    `driven.mp4` (truth beside driven), `contact_sheet.png`, and `report.html`, which shows all of
+    it.
 
     Args:
         run: The run folder.
@@ -165,6 +169,7 @@ def evaluate_run(
         "beats_mean_frame": best > rows["mean training frame"]["psnr"],
         "beats_nearest_frame": best > rows["nearest training frame"]["psnr"],
         "protocol": {
+            "source": portrait.info["source"],
             "part": part,
             "frames": len(truth),
             "image_size": size,
@@ -177,7 +182,22 @@ def evaluate_run(
         },
         "table": table(rows),
     }
-    _write(output, result, scores, truth, systems, portrait.frame_rate)
+    head = fit_head(
+        from_crop(portrait.points[held_out], Crop(**portrait.info["crop"])),
+        *portrait.info["source_size"],
+    )
+    signals = {
+        "yaw, degrees": angles(head.rotation)[:, 0],
+        "pitch, degrees": angles(head.rotation)[:, 1],
+        "mouth opening, its width being 1": landmark_sets.mouth_opening(clip[held_out]),
+    }
+    times = portrait.times[held_out]
+
+    def report(video):
+        pictures = truth, systems, held_out, times, signals
+        return evaluation_report(result, scores, *pictures, info, video)
+
+    _write(output, result, scores, truth, systems, portrait.frame_rate, report)
     return result
 
 
@@ -193,7 +213,7 @@ def _check_identity(run, wanted, portrait):
         )
 
 
-def _write(output, result, scores, truth, systems, frame_rate):
+def _write(output, result, scores, truth, systems, frame_rate, report):
     """All files or none: they get their names when all are whole."""
     partial = output / ".partial"
     flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
@@ -210,6 +230,8 @@ def _write(output, result, scores, truth, systems, frame_rate):
             with VideoWriter(output / "driven.mp4", frame_rate, overwrite=True) as video:
                 for true, frame in zip(truth, systems["driven"], strict=True):
                     video.write(side_by_side([true, frame]))
+            page = report((output / "driven.mp4").read_bytes())
+            (partial / "report.html").write_text(page, encoding="utf-8")
             for file in sorted(partial.iterdir()):
                 os.replace(file, output / file.name)
     finally:

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-from typing import Any
 
 import numpy as np
 
@@ -74,22 +73,8 @@ def coverage_report(result: dict, signals: dict, thumbnails, wanted: dict) -> st
         import matplotlib
     except ImportError as error:
         raise missing_extra("matplotlib", "landmarks") from error
-    style: Any = {
-        "svg.fonttype": "none",
-        "font.size": 10,
-        "font.family": "sans-serif",
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": FAINT,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.facecolor": "none",
-        "figure.facecolor": "none",
-    }
-    with matplotlib.rc_context(style):
-        figures = [_figure(*plot) for plot in _plots(result, signals, wanted)]
+    with matplotlib.rc_context(plain_style()):
+        figures = [figure_of(*plot) for plot in _plots(result, signals, wanted)]
     name = html.escape(result["source"])
     advice = "".join(f"<li>{html.escape(item['text'])}</li>" for item in result["advice"])
     advice = f'<ul class="advice">{advice}</ul>' if advice else "<p>Nothing is missing.</p>"
@@ -119,6 +104,24 @@ a mirrored recording. Dashed lines are what the advice asks for. The same number
 coverage.json.</footer>
 </body></html>
 """
+
+
+def plain_style() -> dict:
+    """Matplotlib's settings of all plots of such pages."""
+    return {
+        "svg.fonttype": "none",
+        "font.size": 10,
+        "font.family": "sans-serif",
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": FAINT,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+    }
 
 
 def _numbers(result):
@@ -297,7 +300,17 @@ def _plots(result, signals, wanted):
     return plots
 
 
-def _figure(title, caption, draw):
+def figure_of(title, caption, draw) -> str:
+    """A plot as HTML: inline SVG in the page's own colours.
+
+    Args:
+        title: Its title.
+        caption: A sentence below.
+        draw: Takes matplotlib's axes and draws into them.
+
+    Returns:
+        A `<figure>`.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

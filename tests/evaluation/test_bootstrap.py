@@ -43,14 +43,23 @@ def test_of_single_frames_it_is_the_ordinary_interval(rng):
 def test_it_is_that_of_a_plain_loop(rng):
     values = rng.normal(size=83) + 100
     values[[5, 40]] = np.nan, np.inf
-    draws = np.random.default_rng(3).integers(0, 83 - 10 + 1, size=(50, 9))
+    draws = np.random.default_rng(3).integers(0, 83, size=(50, 9))
     means = []
     for starts in draws:
-        drawn = np.concatenate([values[s : s + 10] for s in starts])[:83]
+        # A stretch goes on at the beginning.
+        drawn = np.concatenate([np.roll(values, -s)[:10] for s in starts])[:83]
         means.append(drawn[np.isfinite(drawn)].mean())
     found = bootstrap_interval(values, seed=3, block=10, resamples=50)
     np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), rtol=1e-9)
     assert found == bootstrap_interval(values, seed=3, block=10, resamples=50)
+
+
+def test_interval_of_a_short_clip_lies_about_its_mean():
+    """Frames at the ends count as much as those between."""
+    values = np.r_[np.zeros(20), np.ones(40), np.zeros(20)]
+    low, high = bootstrap_interval(values, block=25)
+    assert low < 0.5 < high
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.06)
 
 
 def test_what_is_too_short_to_tell():

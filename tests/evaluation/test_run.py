@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 
 import cv2
@@ -49,6 +50,14 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     assert len(frames) == len(held_out) and frames[0].shape == (64, 128, 3)
     truth = portrait.frames(held_out[:1])[0]
     assert np.abs(frames[0][:, :64].astype(int) - truth).mean() < 8
+    page = (folder / "report.html").read_text()
+    for word in ("<h1>", "nearest frame, warped", "lowest PSNR", "PSNR against yaw", "vpgc_tiny"):
+        assert word in page
+    # Everything is inside, and the dots of the curves lead to frames that are there.
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert set(re.findall(r'href="#(frame-\d+)"', page)) == set(
+        re.findall(r'id="(frame-\d+)"', page)
+    )
     with np.load(folder / "scores.npz") as scores:
         assert scores["driven/psnr"].mean() == pytest.approx(rows["driven"]["psnr"], rel=1e-5)
 
