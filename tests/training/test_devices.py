@@ -64,9 +64,8 @@ def test_puppet_of_two_devices_is_that_of_one(portrait, tmp_path):
         for count in (1, 2):
             with open(tmp_path / str(count) / "logs" / f"{name}.csv") as file:
                 logs.append(list(csv.DictReader(file)))
-        # Adam makes full steps of gradients that are nothing but rounding, and a discriminator
-        # answers them, so after dozens of steps two runs are alike, not equal; lambda and the
-        # losses with it least of all.
+        # Adam makes full steps of gradients that are nothing but rounding, so after dozens of steps
+        # two runs are alike, not equal.
         for one, two in zip(*logs, strict=True):
             assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=0.1), name
     one, two = (keras.saving.load_model(tmp_path / c / "puppet.keras") for c in "12")
