@@ -167,10 +167,9 @@ def resolve(
                 raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
     parameters = inspect.signature(PortraitReenactor.__init__).parameters
     for key, value in network.items():
-        default = settings["network"].get(key)
-        if default is None and key in parameters:
-            default = parameters[key].default
-        _check_type(key, value, default)
+        default = parameters[key].default if key in parameters else None
+        if value is not None or default is not None:
+            _check_type(key, value, settings["network"].get(key, default))
     try:
         return TrainConfig(
             preset=preset,
@@ -199,7 +198,7 @@ def _check_type(key, value, default):
         ),
     }
     name, fits = kinds.get(tuple if isinstance(default, list) else type(default), ("", None))
-    if fits is not None and value is not None and not fits(value):
+    if fits is not None and not fits(value):
         raise VPGCError(f"The setting {key} cannot be {value!r}: give {name}.")
 
 

@@ -17,6 +17,7 @@ REFUSED = (
     errno.ENAMETOOLONG,
 )
 ELSEWHERE = "choose another place"
+AGAIN = "make some and run the same command again"
 # Bytes that must fit for a place to count as one that can be written.
 TRIAL_BYTES = 2**20
 
@@ -48,12 +49,13 @@ def missing_extra(package: str, extra: str) -> VPGCError:
 
 
 @contextlib.contextmanager
-def writing(target, instead: str = ELSEWHERE):
+def writing(target, instead: str = ELSEWHERE, full: str = AGAIN):
     """Full disks and read-only places in a sentence that names the target.
 
     Args:
         target: What is written, as the user knows it.
         instead: What to do where it cannot be.
+        full: What to do where there is no space.
 
     Raises:
         VPGCError: for an error of the system that the user can mend; others go on.
@@ -71,9 +73,7 @@ def writing(target, instead: str = ELSEWHERE):
         # FFmpeg's errors have numbers too, but not all are an OSError.
         number = getattr(error, "errno", None)
         if number in FULL:
-            raise VPGCError(
-                f"There is no space left for {target}: make some and run the same command again."
-            ) from error
+            raise VPGCError(f"There is no space left for {target}: {full}.") from error
         if number in REFUSED:
             reason = getattr(error, "strerror", None) or "it is no place for a file"
             raise VPGCError(f"{target} cannot be written ({reason}): {instead}.") from error

@@ -18,12 +18,11 @@ from keras_vpgc.data.prepare import (
     SIZES,
     _bar,
     _existing,
-    _system_errors,
     _write_sheet,
     refine,
 )
 from keras_vpgc.data.tracking import FaceTracker, Track
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, missing_extra, writing
 
 FILES = dict(zip(PARTS, ("transforms_train", "transforms_val", "transforms_test"), strict=True))
 # Neighbouring images of a part in the order of time differ by less than this, of what two of its
@@ -181,7 +180,7 @@ def import_nerface(
         "settings": settings,
     }
     work = output.with_name(f".{output.name}.partial")
-    with _system_errors(output):
+    with writing(output):
         shutil.rmtree(work, ignore_errors=True)
         (work / "frames").mkdir(parents=True)
         with _bar(len(images), "cropping", progress) as bar:

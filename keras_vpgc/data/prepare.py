@@ -1,7 +1,6 @@
 """From a video to a portrait folder."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -17,13 +16,14 @@ from keras_vpgc.data import shots as cutting
 from keras_vpgc.data.landmark_sets import RIGID_POINTS
 from keras_vpgc.data.portrait import SCHEMA_VERSION, Portrait
 from keras_vpgc.data.tracking import Faces, Track
-from keras_vpgc.errors import VPGCError
+from keras_vpgc.errors import VPGCError, writing
 
 SIZES = (64, 128, 256, 512)
 MIN_FRAMES = 30
 # Frames that are cut out at a time.
 MAX_SIZE, MAX_RATE = 2048, 240
 CHUNK_FRAMES = 250
+GOES_ON = "make some and repeat the call, which goes on from here"
 # What a portrait folder holds.
 OWN = {"portrait.json", "frames", "tracking.npz", "landmarks.png", "coverage.html", "coverage.json"}
 MAX_GAP = 0.5
@@ -227,7 +227,7 @@ def prepare(
         return existing
 
     work = output.with_name(f".{output.name}.partial")
-    with _system_errors(output):
+    with writing(output, full=GOES_ON):
         _stamped(work / "tracking", asked)
         with _bar(stop - first, "tracking", progress) as bar:
             faces = tracking.track_faces(
@@ -375,7 +375,7 @@ def track_clip(
     tracking.tracker_name()
     with (
         tempfile.TemporaryDirectory() as folder,
-        _system_errors(folder),
+        writing(folder),
         _bar(stop - first, "tracking", progress) as bar,
     ):
         faces = tracking.track_faces(
@@ -703,24 +703,6 @@ def _existing(output, settings, overwrite):
             "--overwrite."
         )
     return existing
-
-
-@contextlib.contextmanager
-def _system_errors(target):
-    """Full disks and read-only places in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VPGCError(
-                f"There is no space left for {target}: make some and repeat the call, which goes "
-                "on from here."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
-            raise VPGCError(
-                f"{target} cannot be written ({error.strerror}): choose another place."
-            ) from error
-        raise
 
 
 def _check_place(source, output):

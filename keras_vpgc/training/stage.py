@@ -1,6 +1,5 @@
 """One stage of a run: `fit` with logs, previews, checkpoints, and the way on after a kill."""
 
-import errno
 import importlib.util
 import math
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import keras
 
 from keras_vpgc import backend
-from keras_vpgc.errors import VPGCError
+from keras_vpgc.errors import FULL, VPGCError
 from keras_vpgc.training.callbacks import (
     AveragedValidation,
     CsvLog,
@@ -169,7 +168,7 @@ class Stage:
                     **kwargs,
                 )
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if isinstance(error, OSError) and error.errno in FULL:
                     raise VPGCError(
                         f"The disk of {self.run} is full, so {self.title} stopped: free some space "
                         "and run the same command again, which goes on from the last checkpoint."

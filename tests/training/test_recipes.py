@@ -175,6 +175,7 @@ def test_time_limit_says_that_it_was_reached():
             dict(preset="vpgc_tiny", network={"multipliers": 7}),
             "multipliers cannot be 7: give a list of whole numbers",
         ),
+        (dict(preset="vpgc_tiny", network={"multipliers": None}), "multipliers cannot be None"),
         (
             dict(preset="vpgc_tiny", network={"driver_variant": "full", "texture_prior": False}),
             "driver_variant=full already says texture_prior",
