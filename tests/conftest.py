@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 # The log of the backends' start-up and XLA's threads are not the tests' subject.
@@ -82,3 +83,31 @@ def run(portrait, tmp_path_factory) -> Path:
     with untraced():
         train_puppet(portrait, folder, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.fail("There is no Chromium: install it, or name it in CHROMIUM.")
+    with sync_playwright() as playwright:
+        # Root, as in containers, has no sandbox.
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty page without the network; errors in its scripts fail the test."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors, errors
