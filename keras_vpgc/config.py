@@ -12,6 +12,8 @@ except ImportError as error:
     raise missing_extra("pydantic", "cli") from error
 
 
+Method = Literal["vpgc", "direct"]
+
 # The paper's Tab. 5: what the driver knows besides its own features, by one setting.
 DRIVER_VARIANTS = {
     "baseline": {"texture_prior": False, "global_context": False},
@@ -111,6 +113,7 @@ class TrainConfig(BaseModel):
 
     Attributes:
         preset: Name of a preset.
+        method: `"vpgc"`, or the baseline `"direct"`, see `keras_vpgc.models.DirectMapping`.
         network: Arguments of the model classes.
         recipe: The resolved `Recipe`.
         seed: Seed of weights and data order.
@@ -119,13 +122,18 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     preset: str
+    method: Method = "vpgc"
     network: dict[str, Any]
     recipe: Recipe
     seed: int = 0
 
 
 def resolve(
-    preset: str, network: dict | None = None, recipe: dict | None = None, seed: int = 0
+    preset: str,
+    network: dict | None = None,
+    recipe: dict | None = None,
+    seed: int = 0,
+    method: Method = "vpgc",
 ) -> TrainConfig:
     """A preset with overrides, checked.
 
@@ -136,6 +144,7 @@ def resolve(
             `"full"` (with the global context too).
         recipe: Overrides of the recipe.
         seed: Seed of weights and data order.
+        method: See `TrainConfig`.
 
     Returns:
         A complete `TrainConfig`.
@@ -173,6 +182,7 @@ def resolve(
     try:
         return TrainConfig(
             preset=preset,
+            method=method,
             network={**settings["network"], **network},
             recipe=Recipe(**{**settings["recipe"], **(recipe or {})}),
             seed=seed,

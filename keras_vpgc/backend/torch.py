@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import torch
 
+from keras_vpgc.backend import torch_graph
+
 
 def vjp(function, variables):
     """Run `function()` and get the map from output cotangents to the variables' gradients.
@@ -61,10 +63,27 @@ def _or_zeros(grad, like):
 
 
 def train_step(model, function, data):
-    """`model.train_step` out of a stateful `function(data) -> logs`."""
-    # Gradients are asked for by `vjp`; everything else, the optimisers too, works on values.
-    with torch.no_grad():
-        return function(data)
+    """`model.train_step` out of a stateful `function(data) -> logs`.
+
+    Recorded as one graph where `torch_graph.mode` says so; `model.phase`, if there, tells steps
+    of different kinds apart.
+    """
+    if _group() or torch_graph.mode() == "off":
+        # Gradients are asked for by `vjp`; all else, the optimisers too, works on values.
+        with torch.no_grad():
+            return function(data)
+    # An optimiser of another `compile` has other variables.
+    key = (getattr(model, "phase", None), id(model.optimizer))
+    steps = model.__dict__.setdefault("_recorded_steps", {})
+    if key not in steps:
+        steps[key] = torch_graph.Recorded(function, torch_graph.mode(), "The training step")
+    return steps[key](_tensors(data))
+
+
+def _tensors(data):
+    return keras.tree.map_structure(
+        lambda x: None if x is None else keras.ops.convert_to_tensor(x), data
+    )
 
 
 def test_step(model, function, data):
@@ -82,10 +101,13 @@ def compiled(model):
     Returns:
         A function of a numpy array (or list of them).
     """
+    recorded = torch_graph.Recorded(
+        lambda inputs: model(inputs, training=False), torch_graph.mode(), f"The model {model.name}"
+    )
 
     def call(inputs):
-        with torch.inference_mode():
-            return model(inputs, training=False)
+        with torch.no_grad():
+            return recorded(_tensors(inputs))
 
     return call
 

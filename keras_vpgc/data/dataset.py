@@ -386,6 +386,28 @@ class FrameBatches(_Shuffled):
         return images, self.regions.weigh_on_device(boxes)[..., None]
 
 
+class LandmarkBatches(FrameBatches):
+    """`FrameBatches` with the landmarks that the images are to be made from.
+
+    Args:
+        landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
+        neighbours: Int `(m, context)`, the frames seen with each image.
+        images: uint8 `(m, s, s, 3)`.
+        *args, **kwargs: As for `FrameBatches`; `region_landmarks` stands for its `landmarks`.
+
+    Returns of `[i]`:
+        Landmarks, float32 `(b, context, points, 2)`, images and, with `region_landmarks`, the
+        weights of their pixels.
+    """
+
+    def __init__(self, landmarks, neighbours, images, *args, region_landmarks=None, **kwargs):
+        self.windows = np.asarray(landmarks, "float32")[neighbours]
+        super().__init__(images, *args, landmarks=region_landmarks, **kwargs)
+
+    def make(self, batch):
+        return (self.windows[self.chosen(batch)], *super().make(batch))
+
+
 class DriverBatches(_Shuffled):
     """Shuffled pairs of heatmaps and features, for stage 2.
 

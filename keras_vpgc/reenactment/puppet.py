@@ -12,7 +12,7 @@ from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.retarget import HeadTrack, fit_head, project, retarget
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.models import PortraitReenactor
+from keras_vpgc.models import DirectMapping, PortraitReenactor
 from keras_vpgc.reenactment.contours import stream_windows, window_model
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION as SCHEMA_VERSION
 
@@ -24,7 +24,7 @@ class Puppet:
     """A trained `PortraitReenactor` with what it takes to drive it.
 
     Args:
-        model: The `PortraitReenactor`.
+        model: The `PortraitReenactor`, or a baseline's `DirectMapping`.
 
     Attributes:
         model: The Keras model.
@@ -40,7 +40,7 @@ class Puppet:
     ```
     """
 
-    def __init__(self, model: PortraitReenactor):
+    def __init__(self, model: PortraitReenactor | DirectMapping):
         self.model = model
         self.metadata = model.metadata
         self._call = backend.compiled(window_model(model))
@@ -69,7 +69,7 @@ class Puppet:
         if not path.is_file():
             raise VPGCError(f"There is no puppet {path}: check the path.")
         model = load_model(path)
-        if not isinstance(model, PortraitReenactor):
+        if not isinstance(model, (PortraitReenactor, DirectMapping)):
             raise VPGCError(
                 f"{path} holds a {type(model).__name__}, not a puppet: give the puppet.keras of a "
                 "run."

@@ -2,6 +2,7 @@
 
 from keras_vpgc.training.checkpoint import Checkpoint
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
+from keras_vpgc.training.direct_trainer import DirectTrainer
 from keras_vpgc.training.fit_driver import (
     FeatureLoss,
     draw,
@@ -16,6 +17,7 @@ __all__ = [
     "AveragingAdam",
     "Checkpoint",
     "CodebookTrainer",
+    "DirectTrainer",
     "FeatureLoss",
     "Stage",
     "averaged",

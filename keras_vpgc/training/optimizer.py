@@ -1,6 +1,7 @@
 """Adam as both stages use it, its averages, and its schedules."""
 
 import contextlib
+import math
 import types
 
 import keras
@@ -132,6 +133,44 @@ class Scaled(keras.optimizers.schedules.LearningRateSchedule):
         return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["factor"])
 
 
+@keras.saving.register_keras_serializable("keras_vpgc")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that rises from 0, then falls along a cosine.
+
+    What `keras.optimizers.schedules.CosineDecay` gives, without its branches: these make PyTorch
+    wait for the GPU at each step, and cannot be traced.
+
+    Args:
+        rate: The highest rate.
+        steps: Steps after the warm-up until `last` is reached; it stays from there on.
+        last: What is left of the rate then, as a share.
+        warmup_steps: Steps in which it rises.
+
+    Example:
+
+    ```python
+    float(WarmupCosine(1e-3, 100, 0.02, warmup_steps=10)(5))  # 0.0005
+    ```
+    """
+
+    def __init__(self, rate, steps, last=0.0, warmup_steps=0):
+        super().__init__()
+        self.rate, self.last = float(rate), float(last)
+        self.steps, self.warmup_steps = int(steps), int(warmup_steps)
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        part = ops.clip((step - self.warmup_steps) / self.steps, 0.0, 1.0)
+        share = self.last + (1.0 - self.last) * 0.5 * (1.0 + ops.cos(math.pi * part))
+        if self.warmup_steps:
+            share = ops.where(step < self.warmup_steps, step / self.warmup_steps, share)
+        return self.rate * share
+
+    def get_config(self):
+        names = ("rate", "steps", "last", "warmup_steps")
+        return {name: getattr(self, name) for name in names}
+
+
 def adam(learning_rate, factor=1.0, **kwargs):
     """`AveragingAdam` with betas 0.5 and 0.9 at `factor` times a rate or a schedule."""
     if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -159,10 +198,8 @@ def schedule(rate: float, steps: int, kind: str = "cosine", warmup_steps: int = 
     float(schedule(1e-3, 100, warmup_steps=10)(5))  # 0.0005
     ```
     """
-    warmup_steps = min(warmup_steps, steps - 1)
+    warmup_steps = max(0, min(warmup_steps, steps - 1))
     last = 0.02 if kind == "cosine" else 1.0
-    if warmup_steps > 0:
-        return keras.optimizers.schedules.CosineDecay(
-            0.0, steps - warmup_steps, last, warmup_target=rate, warmup_steps=warmup_steps
-        )
-    return rate if last == 1 else keras.optimizers.schedules.CosineDecay(rate, steps, last)
+    if last == 1 and not warmup_steps:
+        return rate
+    return WarmupCosine(rate, steps - warmup_steps, last, warmup_steps)

@@ -14,17 +14,24 @@ import numpy as np
 
 from keras_vpgc import backend
 from keras_vpgc.assets import sha256
-from keras_vpgc.config import TrainConfig, resolve
+from keras_vpgc.config import Method, TrainConfig, resolve
 from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.coverage import seen_range
 from keras_vpgc.data.crop import Crop, from_crop
-from keras_vpgc.data.dataset import FrameBatches, check_batch, context_indices, stack_context
+from keras_vpgc.data.dataset import (
+    FrameBatches,
+    LandmarkBatches,
+    check_batch,
+    context_indices,
+    stack_context,
+)
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
 from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.losses import LPIPSLoss, vgg19_perceptual
 from keras_vpgc.models import (
+    DirectMapping,
     PatchDiscriminator,
     PortraitAutoencoder,
     PortraitDriver,
@@ -32,6 +39,7 @@ from keras_vpgc.models import (
 )
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.devices import check_division, resolve_devices, train_in_processes
+from keras_vpgc.training.direct_trainer import DirectTrainer
 from keras_vpgc.training.fit_driver import draw, encode, fit_driver, fit_driver_on_images
 from keras_vpgc.training.optimizer import adam, schedule
 from keras_vpgc.training.stage import Stage
@@ -92,6 +100,7 @@ def train_puppet(
     augmentation=None,
     perceptual=None,
     devices: int = 1,
+    method: Method = "vpgc",
     verbose="auto",
 ):
     """Train both stages and save the puppet.
@@ -114,10 +123,12 @@ def train_puppet(
             augmentation's draws. A run may go on with another number. On PyTorch each device is
             a process: they are started here, or by `torchrun --nproc-per-node N SCRIPT`, which a
             script with an `augmentation` or a `perceptual` of its own needs.
+        method: `"vpgc"`, or `"direct"` for the baseline `keras_vpgc.models.DirectMapping`, which
+            has one stage of `steps` batches and no `autoencoder.keras` and `driver.keras`.
         verbose: As in `fit`; "auto": a bar in a terminal, a line an epoch elsewhere.
 
     Returns:
-        The `PortraitReenactor`, as saved.
+        The `PortraitReenactor` or `DirectMapping`, as saved.
 
     Raises:
         VPGCError: for settings that do not fit, or a run folder of another portrait or settings.
@@ -131,7 +142,7 @@ def train_puppet(
     if not isinstance(portrait, Portrait):
         portrait = Portrait(portrait)
     run = Path(run)
-    config = resolve(preset, network, recipe, seed)
+    config = resolve(preset, network, recipe, seed, method)
     devices = resolve_devices(devices)
     check_division(devices, config.recipe)
     if verbose == "auto":
@@ -145,6 +156,7 @@ def train_puppet(
             )
         job = {"portrait": str(portrait.path), "run": str(run), "preset": preset, "seed": seed}
         job |= {"network": network, "recipe": recipe, "devices": devices, "verbose": verbose}
+        job |= {"method": method}
         train_in_processes(devices, job)
         return _load(run / "puppet.keras")
     with backend.distributed(devices):
@@ -156,9 +168,13 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
     seed = config.seed
     # What does not fit shows here, before anything is written.
     keras.utils.set_random_seed(seed)
-    autoencoder, driver = _build_models(config)
-    _join(autoencoder, driver, config)
-    context_indices(1, driver.input_shape[-1], config.recipe.context_mode)
+    direct = config.method == "direct"
+    if direct:
+        mapping = _build_direct(config)
+    else:
+        autoencoder, driver = _build_models(config)
+        mapping = _join(autoencoder, driver, config)
+    context_indices(1, mapping.context, config.recipe.context_mode)
     _check_portrait(portrait, config)
     if perceptual is None:
         perceptual = _perceptual(config.recipe.perceptual)
@@ -167,8 +183,8 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
     file, puppet_file, driver_file = (
         run / f"{name}.keras" for name in ("autoencoder", "puppet", "driver")
     )
-    done, stage_1_done = puppet_file.exists() and driver_file.exists(), file.exists()
-    if done:
+    done, stage_1_done = puppet_file.exists(), file.exists()
+    if done and (direct or driver_file.exists()):
         return _load(puppet_file)
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
@@ -184,6 +200,13 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
         stages.append(_stage(run, config, name, title, steps, verbose))
         return stages[-1]
 
+    if direct:
+        _fit_direct(mapping, data, config, stage, augmentation, perceptual)
+        reenactor = _build_direct(config, metadata)
+        reenactor.set_weights(mapping.get_weights())
+        _save(reenactor, puppet_file)
+        _clear(run, stages)
+        return reenactor
     if stage_1_done:
         autoencoder = _load(file)
     else:
@@ -196,11 +219,15 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
     _save(reenactor, puppet_file)
     # Last: that there is a driver says that all is done.
     _save(driver, driver_file)
+    _clear(run, stages)
+    return reenactor
+
+
+def _clear(run, stages):
     for done in stages:
         done.clear()
     with contextlib.suppress(OSError):
         (run / "checkpoints").rmdir()
-    return reenactor
 
 
 class _Data:
@@ -348,7 +375,8 @@ def _load(file):
 def _that_matters(config):
     """The settings that decide what comes out."""
     recipe = {k: v for k, v in config["recipe"].items() if k not in FREE_SETTINGS}
-    return {"preset": config["preset"], **recipe, **config["network"], "seed": config["seed"]}
+    rest = {"seed": config["seed"], "method": config.get("method", "vpgc")}
+    return {"preset": config["preset"], **recipe, **config["network"], **rest}
 
 
 def _differs(old, new):
@@ -365,6 +393,14 @@ def _build_models(config: TrainConfig):
         accepted = inspect.signature(cls.__init__).parameters
         models.append(cls(**{k: v for k, v in network.items() if k in accepted}))
     return models
+
+
+def _build_direct(config: TrainConfig, metadata=None):
+    # With metadata it is what is saved.
+    dtype = config.recipe.precision if metadata is None else "float32"
+    network = {**config.network, "dtype": dtype, "metadata": metadata}
+    accepted = inspect.signature(DirectMapping.__init__).parameters
+    return DirectMapping(**{k: v for k, v in network.items() if k in accepted})
 
 
 def _join(autoencoder, driver, config, metadata=None):
@@ -411,6 +447,62 @@ def _write(model, file):
 def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptual):
     recipe = config.recipe
     stage = make_stage("codebook", "Stage 1, the codebook", recipe.steps)
+    trainer = _image_trainer(CodebookTrainer, autoencoder, stage, config, perceptual)
+    batches = FrameBatches(
+        data.images,
+        recipe.batch_size,
+        stage.steps_per_epoch,
+        config.seed,
+        augmentation,
+        sampling=data.sampling,
+        prefetch=PREFETCH,
+        shard=backend.process(),
+        landmarks=data.landmarks[data.train] if recipe.region_weights else None,
+        region_weights=recipe.region_weights,
+    )
+    shown = data.held_images[data.shown]
+    stage.fit(
+        trainer,
+        batches,
+        draw=lambda: _sheet(shown, trainer.predict_on_batch(shown), "reconstructed"),
+        validation_data=(data.held_images,),
+        validation_batch_size=recipe.batch_size,
+    )
+
+
+def _fit_direct(mapping, data, config, make_stage, augmentation, perceptual):
+    recipe = config.recipe
+    stage = make_stage("direct", "The direct mapping", recipe.steps)
+    trainer = _image_trainer(DirectTrainer, mapping, stage, config, perceptual)
+    neighbours = context_indices(len(data.landmarks), mapping.context, recipe.context_mode)
+    batches = LandmarkBatches(
+        data.landmarks,
+        neighbours[data.train],
+        data.images,
+        recipe.batch_size,
+        stage.steps_per_epoch,
+        config.seed,
+        augmentation,
+        sampling=data.sampling,
+        prefetch=PREFETCH,
+        shard=backend.process(),
+        region_landmarks=data.landmarks[data.train] if recipe.region_weights else None,
+        region_weights=recipe.region_weights,
+    )
+    held = data.landmarks[neighbours[data.held]].astype("float32")
+    true, shown = data.held_images[data.shown], held[data.shown]
+    stage.fit(
+        trainer,
+        batches,
+        draw=lambda: _sheet(true, trainer.predict_on_batch(shown), "driven"),
+        validation_data=(held, data.held_images),
+        validation_batch_size=recipe.batch_size,
+    )
+
+
+def _image_trainer(cls, model, stage, config, perceptual):
+    """A compiled trainer of images by the recipe."""
+    recipe = config.recipe
     discriminator = None
     if recipe.adversarial:
         discriminator = PatchDiscriminator(
@@ -420,8 +512,8 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
         )
     start = recipe.adversarial_start
     start = recipe.steps // 2 if start is None else start
-    trainer = CodebookTrainer(
-        autoencoder,
+    trainer = cls(
+        model,
         discriminator,
         perceptual,
         recipe.l1_weight,
@@ -444,29 +536,10 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
         average=recipe.average,
         accumulate=recipe.accumulate,
     )
-    weighed = {"landmarks": data.landmarks[data.train], "region_weights": recipe.region_weights}
-    batches = FrameBatches(
-        data.images,
-        recipe.batch_size,
-        stage.steps_per_epoch,
-        config.seed,
-        augmentation,
-        sampling=data.sampling,
-        prefetch=PREFETCH,
-        shard=backend.process(),
-        **(weighed if recipe.region_weights else {}),
-    )
     _announce(stage, recipe.batch_size)
     if stage.verbose and discriminator is not None and start < recipe.steps:
         print(f"The discriminator joins at step {start}; steps take longer from there.")
-    shown = data.held_images[data.shown]
-    stage.fit(
-        trainer,
-        batches,
-        draw=lambda: _sheet(shown, trainer.predict_on_batch(shown), "reconstructed"),
-        validation_data=(data.held_images,),
-        validation_batch_size=recipe.batch_size,
-    )
+    return trainer
 
 
 def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):

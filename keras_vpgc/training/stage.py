@@ -223,7 +223,7 @@ class Stage:
 
     @property
     def _batch_key(self):
-        return "batch_size" if self.name == "codebook" else "driver_batch_size"
+        return "batch_size" if self.name in ("codebook", "direct") else "driver_batch_size"
 
     def clear(self):
         """Delete the stage's checkpoints, once its result is saved elsewhere."""

@@ -1,0 +1,198 @@
+"""Steps and models as one recorded graph on PyTorch, without Keras in between.
+
+Keras walks its layers at every call, which costs the host more than a GPU takes for the work, and
+`torch.compile` specialises on every one of them. So a function is recorded once for each shape of its
+inputs, by `make_fx`: a plain graph of ATen operations that reads and writes the variables where they
+lie. Inductor may compile that; on a GPU a CUDA graph replays it.
+"""
+
+import os
+import warnings
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+MODES = ("off", "trace", "graph", "compile")
+# Calls that are run before a CUDA graph is captured: libraries choose their kernels in them.
+WARM_UP = 2
+
+
+def mode() -> str:
+    """How functions run: the environment variable `KERAS_VPGC_TORCH`, or what suits the device.
+
+    `"off"`: as Keras does; `"trace"`: the recorded graph, operation by operation; `"graph"`: replayed
+    by a CUDA graph; `"compile"`: that, compiled by Inductor before. Default: `"graph"` on a GPU,
+    else `"off"`.
+    """
+    chosen = os.environ.get("KERAS_VPGC_TORCH", "").strip().lower()
+    if chosen in MODES:
+        return chosen
+    if chosen:
+        warnings.warn(
+            f"KERAS_VPGC_TORCH={chosen!r} is unknown: choose one of {', '.join(MODES)}.",
+            stacklevel=2,
+        )
+    return "graph" if torch.cuda.is_available() else "off"
+
+
+class Recorded:
+    """A function of tensors, recorded at its first call for each shape and replayed from then on.
+
+    The first call computes as it records, so that a step of training counts. What cannot be
+    recorded is run as it is, with one warning that says so.
+
+    Args:
+        function: Takes a structure of tensors and returns one; it may change variables, but must
+            not ask for values of tensors.
+        mode: One of `MODES`.
+        what: What a warning calls it.
+    """
+
+    def __init__(self, function, mode: str, what: str):
+        self.function, self.mode, self.what = function, mode, what
+        self._graphs: dict = {}
+
+    def __call__(self, *inputs):
+        flat, spec = pytree.tree_flatten(inputs)
+        if self.mode == "off":
+            return self.function(*inputs)
+        tensors = [x for x in flat if isinstance(x, torch.Tensor)]
+        # What is no tensor, such as None, is part of the recording.
+        fixed = [None if isinstance(x, torch.Tensor) else (x,) for x in flat]
+        key = (spec, repr(fixed), tuple((x.shape, x.dtype, x.device) for x in tensors))
+        graph = self._graphs.get(key)
+        if graph is not None:
+            return graph(tensors)
+
+        def function(*tensors):
+            rest = iter(tensors)
+            whole = [next(rest) if x is None else x[0] for x in fixed]
+            return self.function(*pytree.tree_unflatten(whole, spec))
+
+        graph = _Graph(self.mode, self.what)
+        try:
+            outputs = graph.record(function, tensors)
+        except RuntimeError as error:
+            self._give_up(error)
+            return self.function(*inputs)
+        self._graphs[key] = graph
+        return outputs
+
+    def _give_up(self, error):
+        if isinstance(error, torch.OutOfMemoryError):
+            raise error
+        self.mode = "off"
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(
+            f"{self.what} could not be recorded as one graph and runs several times slower, layer by "
+            f"layer: {reason}",
+            stacklevel=3,
+        )
+
+
+class _Graph:
+    """One recording: traced, then compiled, then captured, as its calls go on."""
+
+    def __init__(self, mode, what):
+        self.mode, self.what = mode, what
+        self.calls = 0
+        self.replay = None
+
+    def record(self, function, tensors):
+        """Run the function and keep what it did."""
+        found = {}
+
+        def flattened(*tensors):
+            found["values"], found["spec"] = pytree.tree_flatten(function(*tensors))
+            return found["values"]
+
+        with torch.no_grad():
+            traced = make_fx(flattened)(*tensors)
+            values = [x.detach().clone() for x in found["values"]]
+        _fold_constants(traced)
+        self.run, self.spec = traced, found["spec"]
+        return pytree.tree_unflatten(values, self.spec)
+
+    @torch.no_grad()
+    def __call__(self, flat):
+        self.calls += 1
+        if self.replay is not None:
+            for place, value in zip(self.inputs, flat, strict=True):
+                place.copy_(value, non_blocking=True)
+            self.replay.replay()
+            # The next replay writes over them.
+            return pytree.tree_unflatten([x.clone() for x in self.outputs], self.spec)
+        if self.calls == 1 and self.mode == "compile":
+            self._compile()
+        try:
+            outputs = self.run(*flat)
+        except Exception as error:
+            if self.mode != "compile" or isinstance(error, torch.OutOfMemoryError):
+                raise
+            self._plainly(error)
+            outputs = self.run(*flat)
+        if self.calls == WARM_UP and self.mode != "trace" and flat[0].is_cuda:
+            self._capture(flat)
+        return pytree.tree_unflatten(outputs, self.spec)
+
+    def _compile(self):
+        self.traced = self.run
+        self.run = torch.compile(self.traced, fullgraph=True, dynamic=False)
+
+    def _plainly(self, error):
+        self.run, self.mode = self.traced, "graph"
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(
+            f"{self.what} could not be compiled and runs slower, uncompiled: {reason}", stacklevel=4
+        )
+
+    def _capture(self, flat):
+        """Capture a CUDA graph; it is replayed from the next call on."""
+        self.inputs = [x.clone() for x in flat]
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        try:
+            with torch.cuda.graph(graph):
+                self.outputs = list(self.run(*self.inputs))
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            warnings.warn(
+                f"{self.what} could not be captured as a CUDA graph and waits for the host: {reason}",
+                stacklevel=4,
+            )
+            self.mode = "trace"
+            return
+        self.replay = graph
+
+
+def _fold_constants(traced):
+    """Compute once what depends on constants alone.
+
+    Numbers become tensors of the host that each call would copy to the device anew, for which
+    a CUDA graph cannot be captured.
+    """
+    lifted = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+    # Variables are got by name too, and change: only what was lifted from numbers is constant.
+    constants: dict = {}
+    for node in list(traced.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target in lifted and node.args[0].op == "get_attr":
+            value = getattr(traced, node.args[0].target).clone()
+        elif node.target is torch.ops.aten._to_copy.default and node.args[0] in constants:
+            value = node.target(constants[node.args[0]], *node.args[1:], **node.kwargs)
+        else:
+            continue
+        if any(str(user.target).split(".")[-2].endswith("_") for user in node.users):
+            continue  # it is written to
+        name = f"folded_constant_{len(constants)}"
+        traced.register_buffer(name, value)
+        with traced.graph.inserting_before(node):
+            folded = traced.graph.get_attr(name)
+        node.replace_all_uses_with(folded)
+        traced.graph.erase_node(node)
+        constants[folded] = value
+    traced.recompile()

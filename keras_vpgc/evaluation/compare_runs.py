@@ -1,0 +1,234 @@
+"""Several runs on one portrait, and what needs no training, in one table."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+
+from keras_vpgc.data import landmark_sets
+from keras_vpgc.data.portrait import Portrait, fill
+from keras_vpgc.data.tracking import FaceTracker
+from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
+from keras_vpgc.evaluation.pair import check_output, write
+from keras_vpgc.evaluation.protocol import (
+    ALL_COLUMNS,
+    COLUMNS,
+    evaluate_frames,
+    find_landmarks,
+    interval_table,
+    jsonable,
+    summary,
+    table,
+)
+from keras_vpgc.evaluation.scorer import check_net
+from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.training.recipes import portrait_identity, read_run
+from keras_vpgc.visualization import contact_sheet
+
+LANDMARK_SIZE = 512
+MEAN = "mean training frame"
+COMPARED = (*COLUMNS, *(c for c in ALL_COLUMNS if c[0] == "mouth_distance_centered"))
+
+
+def compare_runs(
+    runs: dict,
+    portrait,
+    output=None,
+    *,
+    part: str = "test",
+    lpips: str | None = "alex",
+    landmarks: bool = True,
+    batch_size: int = 8,
+    tracker_model=None,
+    on_frames: Callable[[str, np.ndarray], None] | None = None,
+    progress: bool = True,
+) -> dict:
+    """Drive the puppets of several runs by a portrait's held-out frames and score all alike.
+
+    Besides the runs three baselines are scored that need no training: the nearest training frame
+    by landmarks, the same warped to them, and the mean training frame. One system's frames are held
+    at a time.
+
+    Args:
+        runs: Name -> run folder; all trained on `portrait`.
+        portrait: A `Portrait` or its folder.
+        output: Folder for `comparison.json`, `comparison.md`, per-frame `scores.npz` and
+            `contact_sheet.png`; `None` writes nothing.
+        part: `"test"` or `"validation"`.
+        lpips: `"alex"`, `"vgg"` or `None`.
+        landmarks: Detect landmarks on the frames, for F-LMD?
+        batch_size: Frames computed at once.
+        tracker_model: Path of the face landmarker's model.
+        on_frames: Is told each system's name and frames, uint8 `(n, s, s, 3)`, the truth's too.
+        progress: Show progress bars?
+
+    Returns:
+        What `comparison.json` holds: `rows` (name -> what `summary` returns), `table` (Markdown),
+        `intervals` (Markdown), `notes` and `protocol`.
+
+    Raises:
+        VPGCError: without a run, for a run of another portrait or of another size than the
+            others, or if the scores cannot be written.
+
+    Example:
+
+    ```python
+    compare_runs({"grid": "runs/grid", "vanilla": "runs/vanilla"}, "data/me", "scores")["table"]
+    ```
+    """
+    if not runs:
+        raise VPGCError("There is no run to compare: give a name and a folder for each.")
+    if lpips is not None:
+        check_net(lpips)
+    folder = check_output(output)
+    if not isinstance(portrait, Portrait):
+        portrait = Portrait(portrait)
+    identity = portrait_identity(portrait)
+    sizes = {}
+    for name, run in runs.items():
+        info = read_run(run)
+        if info["portrait_identity"] != identity:
+            raise VPGCError(
+                f"{run} was not trained on {portrait.path} as it is now, so its scores would mean "
+                "nothing: compare runs of one portrait."
+            )
+        sizes[name] = info["config"]["network"]["image_size"]
+    if len(set(sizes.values())) > 1:
+        raise VPGCError(f"The runs' images have different sizes ({sizes}): compare those of one.")
+    size = next(iter(sizes.values()))
+    held = portrait.indices(part)
+    if not len(held):
+        raise VPGCError(f"The {part} part of {portrait.path} has no frame with a face.")
+    truth = portrait.frames(held, size)
+    result, found, shown = {}, {}, {}
+    picked = np.linspace(0, len(truth) - 1, min(8, len(truth))).round().astype(int)
+    detector = None
+    with contextlib.ExitStack() as stack:
+        if landmarks:
+            tracker = stack.enter_context(FaceTracker(tracker_model))
+            detector = f"{tracker.name} {tracker.version}"
+
+        def look(name, frames):
+            shown[name] = frames[picked]
+            if landmarks and name != MEAN:
+                found[name] = _find(tracker, name, frames, progress)
+            if on_frames:
+                on_frames(name, frames)
+
+        look("truth", truth)
+        for name, frames in _systems(runs, portrait, part, size, batch_size, progress):
+            look(name, frames)
+            result[name] = evaluate_frames(
+                frames,
+                truth,
+                predicted_landmarks=found.get(name),
+                true_landmarks=found.get("truth"),
+                landmark_size=LANDMARK_SIZE,
+                lpips=lpips,
+            )
+    rows = {name: summary(scores, portrait.frame_rate) for name, scores in result.items()}
+    compared = jsonable(
+        {
+            "rows": rows,
+            "table": table(rows, COMPARED),
+            "intervals": interval_table(rows),
+            "notes": [],
+            "protocol": {
+                "source": portrait.info["source"],
+                "part": part,
+                "frames": len(truth),
+                "image_size": size,
+                "data_range": 255,
+                "landmark_size": LANDMARK_SIZE,
+                "lpips": lpips,
+                "detector": detector,
+                "backend": keras.backend.backend(),
+                "runs": {name: read_run(run)["config"] for name, run in runs.items()},
+            },
+        }
+    )
+    if folder is not None:
+        sheet = contact_sheet(list(shown.values()), list(shown))
+        with writing(folder):
+            write(folder, "comparison", compared, _flat(result, held))
+            (folder / "contact_sheet.png").write_bytes(_png(sheet))
+    return compared
+
+
+def drive_part(puppet, portrait, part: str, batch_size: int = 8, progress=None) -> np.ndarray:
+    """A puppet's frames for the usable frames of a part of a portrait.
+
+    Args:
+        puppet: A `Puppet`.
+        portrait: A `Portrait`.
+        part: See `Portrait.indices`.
+        batch_size: Frames computed at once.
+        progress: Optional callable that is told the number of frames just done.
+
+    Returns:
+        uint8 `(n, s, s, 3)`, one for each of `portrait.indices(part)`.
+    """
+    # The driver sees neighbouring frames: drive whole stretches, keep the frames with a face.
+    held = portrait.indices(part)
+    points = fill(portrait.points, portrait.valid)
+    driving = landmark_sets.landmarks(points, puppet.model.landmark_set)
+    stretches = [np.arange(*ends) for ends in portrait.ranges(part)]
+    return np.concatenate(
+        [
+            puppet.drive(driving[x], batch_size, progress)[np.isin(x, held)]
+            for x in stretches
+            if len(x)
+        ]
+    )
+
+
+def untrained(portrait, part: str, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The baselines without training: name and frames, uint8 `(n, size, size, 3)`, one by one.
+
+    Args:
+        portrait: A `Portrait`.
+        part: The part whose landmarks are followed.
+        size: Side of the frames in pixels.
+    """
+    held, train, clip = portrait.indices(part), portrait.indices("train"), portrait.landmarks
+    train_frames = portrait.frames(train, size)
+    nearest = nearest_frames(clip[train], clip[held])
+    yield "nearest training frame", train_frames[nearest]
+    warped = warp_frames(train_frames[nearest], clip[train][nearest], clip[held])
+    yield "nearest frame, warped", warped
+    yield MEAN, np.broadcast_to(mean_frame(train_frames), (len(held), size, size, 3))
+
+
+def _systems(runs, portrait, part, size, batch_size, progress):
+    from tqdm.auto import tqdm
+
+    total = sum(last - first for first, last in portrait.ranges(part))
+    for name, run in runs.items():
+        with tqdm(total=total, desc=f"driving {name}", unit="frame", disable=not progress) as bar:
+            yield name, drive_part(Puppet.load(run), portrait, part, batch_size, bar.update)
+    yield from untrained(portrait, part, size)
+
+
+def _find(tracker, name, frames, progress):
+    from tqdm.auto import tqdm
+
+    parts = []
+    title = f"landmarks of {name}"
+    with tqdm(total=len(frames), desc=title, unit="frame", disable=not progress) as bar:
+        for start in range(0, len(frames), 50):
+            parts.append(find_landmarks(frames[start : start + 50], tracker))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def _flat(result, held):
+    flat = {f"{name}/{key}": x for name, scores in result.items() for key, x in scores.items()}
+    return {"frames": held, **flat}
+
+
+def _png(image) -> bytes:
+    import cv2
+
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
