@@ -90,9 +90,16 @@ def network(lpips: str | None) -> str | None:
 
 
 def say(result: dict, output: Path | None) -> None:
-    """Show table and notes."""
+    """Show table and notes; a `VPGCError` at the end for what was not scored to its end."""
     typer.echo(result["table"])
     for note in result["notes"]:
         typer.echo(note)
     if output is not None:
-        typer.echo(f"Numbers and protocol are in {output}.")
+        typer.echo(f"Look at {output / 'report.html'}; all numbers are beside it.")
+    if result["failures"]:
+        names = ", ".join(result["failures"])
+        kept = "were shown" if output is None else f"are in {output}"
+        raise VPGCError(
+            f"Not scored to the end: {names}, see above; all other scores {kept}, and the same "
+            "command scores again."
+        )

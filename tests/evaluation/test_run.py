@@ -51,7 +51,7 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     truth = portrait.frames(held_out[:1])[0]
     assert np.abs(frames[0][:, :64].astype(int) - truth).mean() < 8
     page = (folder / "report.html").read_text()
-    for word in ("<h1>", "nearest frame, warped", "lowest PSNR", "PSNR against yaw", "vpgc_tiny"):
+    for word in ("<h1>", "nearest frame, warped", "lowest PSNR", "PSNR (dB) against yaw", "vpgc_tiny"):
         assert word in page
     # Everything is inside, and the dots of the curves lead to frames that are there.
     assert not re.search(r'(src|href)="(?!data:|#)', page)
