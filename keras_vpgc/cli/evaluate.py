@@ -22,7 +22,7 @@ def command(
     ] = 512,
     crop: Annotated[str, typer.Option(help="Two videos: face, full or both.")] = "both",
     align: Annotated[
-        bool, typer.Option("--align", help="Two videos: score the stretch that both have.")
+        bool, typer.Option("--align", help="Two videos: align another length, rate or size.")
     ] = False,
     portrait: Annotated[
         Path | None, typer.Option(help="The portrait folder of a run, if it was moved.")

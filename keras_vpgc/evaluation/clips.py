@@ -116,11 +116,17 @@ def open_all(systems: dict, truth, align: bool, smallest: int, notes: list[str])
         if min(clip.info.width, clip.info.height) < smallest:
             raise VPGCError(
                 f"{clip.path} shows pictures of {clip.size} pixels: a face can be found in "
-                f"{smallest}x{smallest} at least, so leave out the landmarks."
+                f"{smallest}x{smallest} at least, so leave out the landmarks by "
+                "--no-landmarks."
             )
     for name, clip in clips.items():
         _check_shape(clip, true)
         if clip.size != true.size:
+            if not align:
+                raise VPGCError(
+                    f"{clip.path} shows pictures of {clip.size} and {true.path} of {true.size}: "
+                    "give videos of one size, or scale them to the truth's by --align."
+                )
             notes.append(
                 f"The frames of {name} are {clip.size} and were scaled to the truth's {true.size}."
             )
@@ -163,13 +169,13 @@ def _align(clip, true, align, notes, name):
             )
         return np.arange(common), np.arange(common), "frame by frame"
     seconds = [x.times[-1] + 1 / x.info.frame_rate for x in (true, clip)]
+    if not align:
+        raise VPGCError(
+            f"{clip.path} has {rates[1]:g} frames a second ({counts[1]} in {seconds[1]:.2f} s) and "
+            f"{true.path} {rates[0]:g} ({counts[0]} in {seconds[0]:.2f} s): give videos of one "
+            "rate, or compare each true frame with the nearest in time by --align."
+        )
     if abs(seconds[0] - seconds[1]) > 1 / min(rates) + 1e-3:
-        if not align:
-            raise VPGCError(
-                f"{clip.path} has {counts[1]} frames in {seconds[1]:.2f} s and {true.path} "
-                f"{counts[0]} in {seconds[0]:.2f} s: give videos of one length, or score the first "
-                f"{min(seconds):.2f} s by --align."
-            )
         notes.append(
             f"{name} lasts {seconds[1]:.2f} s and the truth {seconds[0]:.2f} s: the first "
             f"{min(seconds):.2f} s were scored."

@@ -179,7 +179,7 @@ def _evaluation(name, result, region, video):
         times=per_frame["times"],
         signals=result["signals"],
         video=video,
-        video_caption=" | ".join(["Truth", *systems]),
+        video_caption=f"Side by side: truth, {', '.join(systems)}",
         columns=ALL_COLUMNS,
         notes=result["notes"],
         settings={"Protocol": protocol},

@@ -12,10 +12,11 @@ def evaluate_pair(prediction, truth, output=None, **options) -> dict:
     """Score a predicted video against the true one, whatever system made it.
 
     Frames are read one at a time: memory does not grow with the length, but for some numbers a
-    frame. Videos of one rate are compared frame by frame, those of other rates by the nearest frame
-    in time of the truth's frames; a prediction of another size is scaled to the truth's. The region
-    `face` is a square chosen once for the clip by the landmarks of the truth, as `prepare` chooses
-    it, cut out of both videos; `full` is the whole picture at the truth's size.
+    frame. Videos of one rate are compared frame by frame. With `align`, those of other rates are by
+    the nearest frame in time of the truth's frames, and those of another size are scaled to the
+    truth's. The region `face` is a square chosen once for the clip by the landmarks of the truth,
+    as `prepare` chooses it, cut out of both videos; `full` is the whole picture at the truth's
+    size.
 
     Args:
         prediction: The predicted video file.

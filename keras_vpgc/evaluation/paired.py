@@ -42,7 +42,6 @@ def paired_differences(
     # "ours is better by 0.41 [0.22, 0.60]: the interval excludes 0"
     ```
     """
-    forms = {key: form for key, _, form in ALL_COLUMNS}
     block = max(1, round(frame_rate))
     found = []
     for first, second in itertools.combinations(scores, 2):
@@ -66,29 +65,27 @@ def paired_differences(
                 "interval": None if interval is None else list(interval),
                 "frames": int(known.sum()),
                 "better": better,
-                "words": _words(first, second, mean, interval, better, higher, forms[key]),
+                "words": _words(first, second, mean, interval, better, higher),
             }
         found.append({"first": first, "second": second, "scores": rows})
     return found
 
 
-def _words(first, second, mean, interval, better, higher, form):
+def _words(first, second, mean, interval, better, higher):
     if mean == 0:
         return f"{first} and {second} are equal"
     if interval is None:
         ahead = first if (mean > 0) == higher else second
-        return f"{ahead} is ahead by {abs(mean):{form}}: the clip is too short for an interval"
+        return f"{ahead} is ahead by {abs(mean):.3g}: the clip is too short for an interval"
+    # Rounding to fixed places would show limits near 0 as 0.
+    low, high = interval
     if better is None:
-        low, high = interval
         return (
-            f"not told apart: {first} less {second} is {mean:{form}} "
-            f"[{low:{form}}, {high:{form}}], and the interval holds 0"
+            f"not told apart: {first} less {second} is {mean:.3g} [{low:.3g}, {high:.3g}], and "
+            "the interval holds 0"
         )
-    low, high = sorted(abs(x) for x in interval)
-    return (
-        f"{better} is better by {abs(mean):{form}} [{low:{form}}, {high:{form}}]: the interval "
-        "excludes 0"
-    )
+    low, high = sorted(map(abs, interval))
+    return f"{better} is better by {abs(mean):.3g} [{low:.3g}, {high:.3g}]: the interval excludes 0"
 
 
 def paired_table(pairs: list[dict]) -> str:

@@ -252,7 +252,7 @@ def _evaluation(result, scores, truth, systems, portrait, puppet, settings) -> E
         },
         seen=seen,
         coverage=[item["text"] for item in advice],
-        video_caption="Truth and puppet",
+        video_caption="Side by side: truth, puppet",
         notes=[
             f"No face was found in {count} frames of {name}; its landmark distances leave them out."
             for name, count in counts.items()

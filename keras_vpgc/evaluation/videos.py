@@ -53,8 +53,8 @@ def score_videos(
         size: Side in pixels of the face region, and the size at which landmark distances are stated
             (in the region `full` that of the longer side).
         crop: `"face"`, `"full"` or `"both"`.
-        align: Score the stretch that all videos have if they are not equally long? Else that is an
-            error.
+        align: Score videos of another length, rate or size than the truth's: the stretch that all
+            have, by the frames nearest in time, scaled to the truth's size? Else that is an error.
         lpips: `"alex"`, `"vgg"` or `None`.
         landmarks: Detect faces? Without, only `full` is scored, by the pictures alone.
         level, seed: See `keras_vpgc.evaluation.bootstrap_interval`; stretches of one second.
@@ -71,8 +71,9 @@ def score_videos(
         (name with unit -> array).
 
     Raises:
-        VPGCError: before the work for a file that is no video, other lengths without `align`,
-            pictures of another shape, or an option that does not exist; for a truth without a face.
+        VPGCError: before the work for a file that is no video, another length, rate or size
+            without `align`, pictures of another shape, or an option that does not exist; for a
+            truth without a face.
 
     Example:
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vpgc.visualization.pages import ALARM, FAINT, SERIES, envelope
+from keras_vpgc.visualization.pages import ALARM, FAINT, INK, SERIES, envelope
 
 CURVES = ("psnr", "ssim", "lpips", "landmark_distance")
 AGAINST = ("psnr", "landmark_distance")
@@ -55,8 +55,8 @@ def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
                     continue
                 marked = [i for i in links[name] if np.isfinite(values[i])]
                 points = axes.scatter(
-                    evaluation.times[marked], values[marked], s=26, color=colours[name],
-                    edgecolor=ALARM, linewidth=1, zorder=3,
+                    evaluation.times[marked], values[marked], s=30, zorder=3, linewidth=0.8,
+                    color=ALARM if len(evaluation.shown) == 1 else colours[name], edgecolor=INK,
                 )  # fmt: skip
                 points.set_urls([f"#{links[name][i]}" for i in marked])
             axes.set_xlabel("seconds")

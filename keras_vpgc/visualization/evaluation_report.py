@@ -17,21 +17,28 @@ from keras_vpgc.visualization.sheets import write
 WORST = 4
 # Frames nearer to each other than this show the same.
 APART = 10
+NO_FACE = "no face found"
 # A difference of this many of 255 levels is the hottest colour of an error map.
 HOTTEST = 64
 # A longer video is linked, not embedded.
 EMBEDDED_BYTES = 12_000_000
+# Of more pairs of systems the differences are shown when asked for.
+OPEN_PAIRS = 3
 # Height in pixels of a shown frame, and the least one.
 TALLEST, SMALLEST = 320, 160
+# At the end of the title of a score of which it is known what is better.
+ARROWS = "↑↓"
 STYLE = """
-video { width: 100%; border-radius: 8px; background: #000; }
+video { max-width: 100%; min-width: min(100%, 640px); border-radius: 8px; display: block; }
 .worst { display: grid; gap: 12px; }
 .worst img { width: 100%; max-width: 960px; display: block; }
 .worst figure:target { outline: 3px solid var(--alarm); }
+th { max-width: 10em; overflow-wrap: anywhere; }
 td small { display: block; color: var(--quiet); white-space: nowrap; }
 td b { color: var(--main); }
 .scroll { margin-bottom: 12px; }
 pre { overflow-x: auto; font-size: 0.8rem; }
+.words th { padding-top: 12px; max-width: none; }
 svg a { cursor: pointer; }
 """
 
@@ -166,7 +173,7 @@ def _score_table(rows, columns):
             continue
         best = None
         rivals = [value for name, value in known.items() if not name.startswith("floor")]
-        if len(rivals) > 1 and title[-1] in "↑↓":
+        if len(rivals) > 1 and title[-1] in ARROWS:
             best = format((max if title[-1] == "↑" else min)(rivals), form)
         cells = []
         for name, row in rows.items():
@@ -187,14 +194,15 @@ def _score_table(rows, columns):
 
 def _pair_table(pairs, columns):
     titles = {key: title for key, title, _ in columns}
-    lines = "".join(
-        f"<tr><td>{_text(pair['first'])} against {_text(pair['second'])}</td>"
-        f"<td>{_text(titles[key])}</td><td>{_text(row['words'])}</td></tr>"
-        for pair in pairs
-        for key, row in pair["scores"].items()
-    )
+    lines = ""
+    for pair in pairs:
+        head = f"{_text(pair['first'])} against {_text(pair['second'])}"
+        lines += f'<tr><th colspan="2">{head}</th></tr>'
+        for key, row in pair["scores"].items():
+            lines += f"<tr><td>{_text(titles[key])}</td><td>{_text(row['words'])}</td></tr>"
+    state = " open" if len(pairs) <= OPEN_PAIRS else ""
     return (
-        "<details open><summary>System against system, on the frames that both have</summary>"
+        f"<details{state}><summary>System against system, on the frames that both have</summary>"
         f'<div class="scroll"><table class="words">{lines}</table></div><p>Each interval is for '
         "one difference alone: of many, some exclude 0 by chance.</p></details>"
     )
@@ -204,7 +212,7 @@ def _video(path):
     source = _text(path.name)
     if path.stat().st_size <= EMBEDDED_BYTES:
         source = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return f'<video controls loop muted playsinline src="{source}"></video>'
+    return f'<video controls loop muted playsinline preload="auto" src="{source}"></video>'
 
 
 def choose(scores: dict, count: int) -> list[tuple[int, str]]:
@@ -225,17 +233,18 @@ def choose(scores: dict, count: int) -> list[tuple[int, str]]:
                 chosen.append((int(i), why))
                 count -= 1
 
-    psnr, distance = scores["psnr"], scores.get("landmark_distance")
+    psnr = scores["psnr"]
+    distance = scores.get("landmark_distance", np.zeros(len(psnr)))
     known = psnr[np.isfinite(psnr)]
+    missed = np.isnan(distance) & ~np.isnan(psnr)
     pick(psnr, "lowest PSNR", count)
-    if distance is not None:
+    if "landmark_distance" in scores:
         pick(-distance, "largest landmark distance", count)
-        missed = np.isnan(distance) & ~np.isnan(psnr)
-        pick(np.where(missed, np.minimum(psnr, 1e3), np.nan), "no face found", 1)
+    pick(np.where(missed, np.minimum(psnr, 1e3), np.nan), NO_FACE, 1)
     if len(known):
         pick(np.abs(psnr - np.median(known)), "a usual frame", 1)
     pick(-psnr, "highest PSNR", 1)
-    return chosen
+    return [(i, f"{why}, {NO_FACE}" if missed[i] and why != NO_FACE else why) for i, why in chosen]
 
 
 def _frames(evaluation, name, places, links):
@@ -246,9 +255,10 @@ def _frames(evaluation, name, places, links):
     found = []
     for i, why in places:
         known = [
-            f"{title.rstrip('↑↓ ')} {evaluation.scores[name][key][i]:{form}}"
+            f"{title.rstrip(f'{ARROWS} ')} {evaluation.scores[name][key][i]:{form}}"
             for key, title, form in evaluation.columns
-            if len(evaluation.scores[name].get(key, ())) == len(evaluation.frames)
+            if title[-1] in ARROWS
+            and len(evaluation.scores[name].get(key, ())) == len(evaluation.frames)
             and np.isfinite(evaluation.scores[name][key][i])
         ]
         about = f"frame {evaluation.frames[i]}, {evaluation.times[i]:.1f} s; {'; '.join(known)}"

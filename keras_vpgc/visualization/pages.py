@@ -145,7 +145,8 @@ def _figure_of(title, caption, draw):
     with rc_context({"svg.hashsalt": title}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
+    # Links lead to places of the same page.
+    svg = svg[svg.index("<svg") :].replace(' target="_blank"', "")
     for placeholder, variable in VARIABLES.items():
         svg = svg.replace(placeholder, variable)
     return (
