@@ -254,7 +254,8 @@ def _evaluation(result, scores, truth, systems, portrait, puppet, settings) -> E
         coverage=[item["text"] for item in advice],
         video_caption="Side by side: truth, puppet",
         notes=[
-            f"No face was found in {count} frames of {name}; its landmark distances leave them out."
+            f"No face was found in {count} of {len(held_out)} frames of {name}: its landmark "
+            "distances leave them out."
             for name, count in counts.items()
             if count
         ],

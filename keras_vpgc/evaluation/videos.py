@@ -171,7 +171,9 @@ def score_videos(
                 f"({spans(np.flatnonzero(missing))}): the scores of landmarks leave them out and "
                 "the others hold them."
             )
-    notes += [f"{_called(name)} was not scored to its end: {x}." for name, x in failures.items()]
+    for name, reason in failures.items():
+        called = "The truth" if name == TRUTH else name
+        notes.append(f"{called} was not scored to its end: {reason}.")
     protocol = _protocol(
         pictures, alignment, regions, size, level, seed, lpips, detector, tracker_model
     )
@@ -257,7 +259,8 @@ def _called(name):
 
 
 def _reason(error):
-    return str(error).strip().rstrip(".") or type(error).__name__
+    words = getattr(error, "strerror", None) or str(error)
+    return words.strip().rstrip(".") or type(error).__name__
 
 
 def _leave_out(scores, frames):

@@ -40,6 +40,11 @@ def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
         values = np.asarray(evaluation.scores[name].get(key, ()), "float64")
         return np.where(np.isfinite(values), values, np.nan) if values.size else None
 
+    def shows(key):
+        return any(
+            np.isfinite(evaluation.scores[x].get(key, np.nan)).any() for x in evaluation.shown
+        )
+
     def curve(key):
         def draw(axes):
             for name in order:
@@ -48,7 +53,8 @@ def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
                     continue
                 x, y = _drawn(evaluation.times, values, breaks)
                 style = {"color": colours[name], "linestyle": styles[name], "linewidth": 0.8}
-                axes.plot(x, y, label=name, **style)
+                alpha = 1.0 if name in evaluation.shown else 0.5
+                axes.plot(x, y, label=name, alpha=alpha, **style)
             for name in evaluation.shown:
                 values = scored(name, key)
                 if values is None:
@@ -70,6 +76,8 @@ def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
                 axes.axvspan(*evaluation.seen[axis], color=FAINT, alpha=0.35, linewidth=0)
             for name in (name for name in order if name in evaluation.shown):
                 values = scored(name, key)
+                if values is None:
+                    continue
                 known = np.flatnonzero(np.isfinite(signal) & np.isfinite(values))
                 if not len(known):
                     continue
@@ -87,14 +95,12 @@ def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
     curves: list[Any] = []
     plots: list[Any] = []
     for key in CURVES:
-        if any(np.isfinite(evaluation.scores[x].get(key, np.nan)).any() for x in evaluation.shown):
+        if shows(key):
             better = "Higher is better" if "↑" in titles[key] else "Lower is better"
             caption = f"{better}; the dots lead to the frames below."
             curves.append((titles[key].rstrip("↑↓ "), caption, curve(key)))
     for key in AGAINST:
-        if not any(key in evaluation.scores[name] for name in evaluation.shown):
-            continue
-        for axis, signal in evaluation.signals.items():
+        for axis, signal in evaluation.signals.items() if shows(key) else ():
             title = f"{titles[key].rstrip('↑↓ ')} against {axis.split(',')[0]}"
             caption = "Each dot a frame; the line the mean over eighths of the frames."
             plots.append((title, caption, against(key, axis, signal)))

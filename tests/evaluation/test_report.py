@@ -96,8 +96,10 @@ def test_page_of_a_run(page, scored):
         assert shown[title] == {name: format(row[key], form) for name, row in rows.items()}
     assert shown["F-LMD (px) ↓"]["mean training frame"] == "-"
     assert page.locator("video").get_attribute("src").startswith("data:video/mp4")
-    # What the training has seen is shaded in the three plots against pose and mouth, twice.
-    assert page.locator("figure", has_text="against yaw").count() == 2
+    # What the training has seen is shaded.
+    for signal in ("yaw", "pitch", "mouth opening"):
+        plot = page.locator("figure", has_text=f"PSNR (dB) against {signal}")
+        assert plot.locator("[style*='fill: var(--faint)']").count() >= 1
     assert '"preset": "vpgc_tiny"' in page.locator("pre").nth(0).text_content()
 
 
