@@ -129,7 +129,8 @@ def score_videos(
 
     def failed(name, place, error):
         lost[name][place:] = True
-        failures[name] = f"it could not be read from frame {place} on ({_reason(error)})"
+        known = f"{failures[name]}; " if name in failures else ""
+        failures[name] = f"{known}it could not be read from frame {place} on ({_reason(error)})"
 
     _score_pictures(pictures, scorers, failed, progress)
 
@@ -223,6 +224,7 @@ def _protocol(pictures, alignment, regions, size, level, seed, lpips, detector, 
         },
         "resizing": "by areas to less than two thirds, else cubic",
         "colours": "RGB of 8 bits, each channel alone",
+        "not_decoded": "frames that cannot be decoded have no scores, and are counted",
         "data_range": 255,
         "psnr": "mean over frames of 10 log10(255^2 / MSE); identical frames, whose PSNR is "
         'infinite, are left out and counted, and "inf" where all are identical',

@@ -11,6 +11,7 @@ import pytest
 from keras_vpgc import VPGCError
 from keras_vpgc.data import tracking, video
 from keras_vpgc.data.video import lost_frames
+from keras_vpgc.evaluation.clips import spans
 from keras_vpgc.evaluation.compare import compare
 from keras_vpgc.evaluation.pair import evaluate_pair
 from tests.evaluation.videos import damage, frames_of, write, write_exact
@@ -35,6 +36,11 @@ def videos(frames, tmp_path_factory):
         "good": write(folder / "good.mp4", frames),
         "soft": write(folder / "soft.mp4", soft),
     }
+
+
+def test_numbers_in_words():
+    assert spans([4, 3, 5, 9]) == "3-5, 9" and spans([]) == ""
+    assert spans(range(0, 40, 2)).endswith(", 14 and 12 more stretches")
 
 
 def test_frames_that_cannot_be_decoded_have_no_scores(videos, tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 
 import cv2
+import numpy as np
 import pytest
 
 from keras_vpgc.evaluation.compare import compare
@@ -85,6 +86,22 @@ def check_shown(page):
     assert (
         page.evaluate("getComputedStyle(document.querySelector(':target')).outlineStyle") == "solid"
     )
+
+
+def test_frames_to_look_at_are_the_worst_and_apart():
+    psnr = np.full(100, 30.0) + np.arange(100) / 1000
+    psnr[[50, 52, 70]] = 10, 11, 12
+    psnr[20:40] = np.nan  # not decoded
+    psnr[5] = np.inf
+    distance = np.ones(100)
+    distance[90], distance[60:62], distance[20:40] = 7, np.nan, np.nan
+    chosen = evaluation_report.choose({"psnr": psnr, "landmark_distance": distance}, 2)
+    assert chosen[:3] == [
+        (50, "lowest PSNR"), (70, "lowest PSNR"), (90, "largest landmark distance"),
+    ]  # fmt: skip
+    places = [i for i, _ in chosen]
+    assert min(np.diff(sorted(places))) > 10 and not set(places) & set(range(20, 40))
+    assert evaluation_report.choose({"psnr": np.full(9, np.inf)}, 2) == []
 
 
 def test_page_of_a_run(page, scored):
