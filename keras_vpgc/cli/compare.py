@@ -21,7 +21,7 @@ def command(
     ] = 512,
     crop: Annotated[str, typer.Option(help="face, full or both.")] = "both",
     align: Annotated[
-        bool, typer.Option("--align", help="Score the stretch that all videos have.")
+        bool, typer.Option("--align", help="Align another length, rate or size.")
     ] = False,
     landmarks: Annotated[bool, typer.Option(help="Detect landmarks, for F-LMD.")] = True,
     lpips: Annotated[str, typer.Option(help="alex, vgg or none.")] = "alex",

@@ -22,7 +22,7 @@ def command(
     ] = 512,
     crop: Annotated[str, typer.Option(help="Two videos: face, full or both.")] = "both",
     align: Annotated[
-        bool, typer.Option("--align", help="Two videos: score the stretch that both have.")
+        bool, typer.Option("--align", help="Two videos: align another length, rate or size.")
     ] = False,
     portrait: Annotated[
         Path | None, typer.Option(help="The portrait folder of a run, if it was moved.")
@@ -90,9 +90,16 @@ def network(lpips: str | None) -> str | None:
 
 
 def say(result: dict, output: Path | None) -> None:
-    """Show table and notes."""
+    """Show table and notes; a `VPGCError` at the end for what was not scored to its end."""
     typer.echo(result["table"])
     for note in result["notes"]:
         typer.echo(note)
     if output is not None:
-        typer.echo(f"Numbers and protocol are in {output}.")
+        typer.echo(f"Look at {output / 'report.html'}; all numbers are beside it.")
+    if result["failures"]:
+        names = ", ".join(result["failures"])
+        kept = "were shown" if output is None else f"are in {output}"
+        raise VPGCError(
+            f"Not scored to the end: {names}, see above; all other scores {kept}, and the same "
+            "command scores again."
+        )

@@ -183,7 +183,7 @@ def measure_signals(portrait) -> dict[str, np.ndarray]:
     until = np.append(times[picked[1:]], times[-1] + 1 / portrait.frame_rate)
     put("shown", np.minimum(until - times[picked], LONGEST_FRAME))
 
-    turn = angles(FLIP @ portrait.matrices[picked, :3, :3].astype("float64") @ FLIP)
+    turn = pose_angles(portrait.matrices[picked])
     for i, name in enumerate(("yaw", "pitch", "roll")):
         put(name, turn[:, i])
     low, high = xy.min(1), xy.max(1)
@@ -214,6 +214,19 @@ def measure_signals(portrait) -> dict[str, np.ndarray]:
     for name, values in image.items():
         put(name, values, picked[chosen])
     return signals
+
+
+def pose_angles(matrices) -> np.ndarray:
+    """Angles of MediaPipe's head poses.
+
+    Args:
+        matrices: Float `(n, 4, 4)`, as in `keras_vpgc.data.tracking.Track`.
+
+    Returns:
+        Float64 `(n, 3)`: yaw, pitch and roll in degrees, signs as in `retarget.angles`; NaN where
+        the matrix is.
+    """
+    return angles(FLIP @ np.asarray(matrices, "float64")[:, :3, :3] @ FLIP)
 
 
 def _gaze(xy):

@@ -425,6 +425,37 @@ def read_frames(path, start: int = 0, stop: int | None = None) -> Iterator[np.nd
         before = frame
 
 
+def lost_frames(path) -> np.ndarray:
+    """Which frames cannot be decoded: where `read_frames` shows the one before, or ends.
+
+    All frames are decoded once, without their colours. What a decoder conceals in a damaged frame
+    it does not tell.
+
+    Args:
+        path: The video file.
+
+    Returns:
+        int `(k,)`: their numbers, rising.
+
+    Raises:
+        VPGCError: for a missing, empty, truncated or non-video file, or a picture whose shape
+            changes on the way.
+
+    Example:
+
+    ```python
+    lost_frames("copied.mp4")  # array([], dtype=int64)
+    ```
+    """
+    index = _index(path)
+    lost = np.ones(len(index.times), bool)
+    for number, frame in _numbered(path, index, 0):
+        _check_shape(path, index, frame, number)
+        if number < len(lost):
+            lost[number] = frame.is_corrupt
+    return np.flatnonzero(lost)
+
+
 def _numbered(path, index, start):
     """Decoded frames with their numbers, from one at or before `start`."""
     if index.pts is not None and start >= len(index.pts):
@@ -490,15 +521,8 @@ def _converter(path, index):
     flip = (slice(None, None, -1 if y < 0 else None), slice(None, None, -1 if x < 0 else None))
 
     def convert(frame, number):
-        size = frame.width, frame.height
-        if size != index.stored_size:
-            old = index.stored_size
-            if abs(size[0] * old[1] / (size[1] * old[0]) - 1) > 0.02:
-                raise VPGCError(
-                    f"The picture of {path} changes from {old[0]}x{old[1]} to {size[0]}x{size[1]} "
-                    f"at frame {number}: cut the video there."
-                )
-        guess = size[1] >= 720 and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
+        _check_shape(path, index, frame, number)
+        guess = frame.height >= 720 and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
         image = reformatter.reformat(
             frame,
             *index.size,
@@ -512,6 +536,15 @@ def _converter(path, index):
         return np.ascontiguousarray(image[flip])
 
     return convert
+
+
+def _check_shape(path, index, frame, number):
+    size, old = (frame.width, frame.height), index.stored_size
+    if abs(size[0] * old[1] / (size[1] * old[0]) - 1) > 0.02:
+        raise VPGCError(
+            f"The picture of {path} changes from {old[0]}x{old[1]} to {size[0]}x{size[1]} "
+            f"at frame {number}: cut the video there."
+        )
 
 
 def check_target(path, overwrite: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
 from keras_vpgc.evaluation.bootstrap import bootstrap_interval
+from keras_vpgc.evaluation.paired import paired_differences
 from keras_vpgc.evaluation.protocol import evaluate_frames, find_landmarks, summary, table
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "find_landmarks",
     "mean_frame",
     "nearest_frames",
+    "paired_differences",
     "summary",
     "table",
     "warp_frames",

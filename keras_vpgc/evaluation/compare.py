@@ -1,14 +1,11 @@
 """Several systems in one table."""
 
-from keras_vpgc.errors import VPGCError, writing
-from keras_vpgc.evaluation.pair import (
-    FLOOR,
-    check_output,
-    region_title,
-    score_videos,
-    write,
-)
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.evaluation.clips import FLOOR
+from keras_vpgc.evaluation.output import check_output, region_title, write
+from keras_vpgc.evaluation.paired import HIGHER_IS_BETTER, paired_differences, paired_table
 from keras_vpgc.evaluation.protocol import PAPER_COLUMNS, interval_table, jsonable, table
+from keras_vpgc.evaluation.videos import score_videos
 
 
 def compare(systems: dict, truth, output=None, **options) -> dict:
@@ -19,18 +16,22 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
     Args:
         systems: Name -> predicted video file.
         truth: The true video file.
-        output: Folder for `comparison.json`, `comparison.md` and per-frame `scores.npz`; `None`
-            writes nothing.
-        **options: Those of `keras_vpgc.evaluation.pair.score_videos`.
+        output: Folder for `comparison.json`, `comparison.md`, per-frame `scores.npz`,
+            `side_by_side.mp4`, and `report.html`, which shows all of it; `None` writes nothing.
+        **options: Those of `keras_vpgc.evaluation.videos.score_videos`.
 
     Returns:
         What `comparison.json` holds: `scores` (region -> name -> what `summary` returns), `floor`
-        (region -> the same for the truth shifted by one frame), `frames`, `frames_without_face`,
-        `notes`, `protocol`, and `table`: Markdown in the layout of the paper's Tab. 1 (PSNR, SSIM,
-        LPIPS, F-LMD), one row a system, then all scores with their intervals.
+        (region -> the same for the truth shifted by one frame), `pairs` (region -> what
+        `paired_differences` returns: which of two systems is better, on the same frames),
+        `frames`, `frames_without_face`, `frames_not_decoded`, `failures` (name -> what went wrong
+        with it; the others' scores are whole), `notes`, `protocol`, and `table`: Markdown in the
+        layout of the paper's Tab. 1 (PSNR, SSIM, LPIPS, F-LMD), one row a system, then all scores
+        with their intervals and the differences of pairs.
 
     Raises:
-        VPGCError: without a system, and see `score_videos`.
+        VPGCError: without a system, and see `score_videos`; or if matplotlib is missing or the
+            folder cannot be written.
 
     Example:
 
@@ -42,12 +43,27 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
         raise VPGCError("There is no system to compare: give NAME=VIDEO for each.")
     folder = check_output(output)
     result = score_videos(systems, truth, **options)
+    protocol = result["protocol"]
+    interval = protocol["interval"]
     parts = []
+    pairs: dict[str, list] = {}
     for region, rows in result["scores"].items():
+        per_frame = {
+            name: {
+                key: result["per_frame"][f"{region}/{name}/{key}"]
+                for key in HIGHER_IS_BETTER
+                if f"{region}/{name}/{key}" in result["per_frame"]
+            }
+            for name in systems
+        }
+        level, seed = interval["level"], interval["seed"]
+        pairs[region] = paired_differences(per_frame, protocol["frame_rate"], level, seed)
         shown = {**{name: rows[name] for name in systems}, "floor": rows[FLOOR]}
-        parts += [region_title(region, result["protocol"]), table(shown, PAPER_COLUMNS)]
-        level = 100 * result["protocol"]["interval"]["level"]
-        parts += [f"With {level:g}% intervals:", interval_table(shown)]
+        parts += [region_title(region, protocol), table(shown, PAPER_COLUMNS)]
+        parts += [f"With {100 * level:g}% intervals:", interval_table(shown)]
+        if text := paired_table(pairs[region]):
+            parts += ["System against system, on the frames that both have:", text]
+    result["pairs"] = pairs
     found = jsonable(
         {
             "frames": result["frames"],
@@ -56,13 +72,15 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
                 for region, rows in result["scores"].items()
             },
             "floor": {region: rows[FLOOR] for region, rows in result["scores"].items()},
+            "pairs": pairs,
             "frames_without_face": result["frames_without_face"],
+            "frames_not_decoded": result["frames_not_decoded"],
+            "failures": result["failures"],
             "notes": result["notes"],
-            "protocol": result["protocol"],
+            "protocol": protocol,
             "table": "\n\n".join(parts),
         }
     )
     if folder is not None:
-        with writing(folder):
-            write(folder, "comparison", found, result["per_frame"])
+        write(folder, "comparison", found, result, options.get("progress", True))
     return found

@@ -134,9 +134,9 @@ def summary(
     Returns:
         JSON-able dict of means (without those that no frame has); `frames`; `intervals`, the lower
         and upper end of each mean, `null` where the clip is too short to tell; `left_out`, for each
-        score the number of frames without a value (no face was found, or PSNR is infinite since
-        the frames are identical); and, with landmarks, `detector_failures`. PSNR is infinite only
-        where all frames are identical.
+        score the number of frames without a value (no face was found, it cannot be decoded, or
+        PSNR is infinite since the frames are identical); and, with landmarks, `detector_failures`.
+        PSNR is infinite only where all frames that have one are identical.
 
     Example:
 
@@ -157,9 +157,9 @@ def summary(
             result[name] = float(values[known].mean())
             interval = bootstrap_interval(values, level, seed, block=block)
             intervals[name] = None if interval is None else list(interval)
-        elif len(values) and np.isinf(values).all():
-            result[name] = float(values[0])
-            intervals[name], left_out[name] = None, 0
+        elif np.isinf(values).any():
+            result[name] = float(values[np.isinf(values)][0])
+            intervals[name], left_out[name] = None, int(np.isnan(values).sum())
     result["frames"] = len(scores["psnr"])
     if "landmark_distance" in scores:
         result["detector_failures"] = left_out["landmark_distance"]

@@ -1,9 +1,6 @@
 """Self-reenactment of a run's held-out frames, against the baselines."""
 
-import contextlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,11 @@ from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
-from keras_vpgc.errors import VPGCError, check_writable, writing
+from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
+from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.protocol import (
+    ALL_COLUMNS,
     evaluate_frames,
     find_landmarks,
     jsonable,
@@ -27,13 +26,16 @@ from keras_vpgc.evaluation.protocol import (
     table,
 )
 from keras_vpgc.evaluation.scorer import check_net
+from keras_vpgc.evaluation.videos import MOUTH, PITCH, YAW
 from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
-from keras_vpgc.visualization.evaluation_report import evaluation_report
+from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
 
 LANDMARK_SIZE = 512
 PARTS = ("test", "validation")
+# Systems whose curves are drawn beside the puppet's.
+BESIDE = ("reconstructed", "nearest frame, warped")
 ELSEWHERE = "copy the run to a place that can be, and score it there"
 
 
@@ -93,9 +95,7 @@ def evaluate_run(
         check_net(lpips)
     info = read_run(run)
     output = run / "evaluation"
-    if output.exists() and not output.is_dir():
-        raise VPGCError(f"{output}, the folder of the scores, is a file: move it away.")
-    check_writable(output, ELSEWHERE)
+    check_output(output, ELSEWHERE)
     puppet = Puppet.load(run)
     folder = Path(portrait or info["portrait"])
     if not folder.exists():
@@ -182,22 +182,7 @@ def evaluate_run(
         },
         "table": table(rows),
     }
-    head = fit_head(
-        from_crop(portrait.points[held_out], Crop(**portrait.info["crop"])),
-        *portrait.info["source_size"],
-    )
-    signals = {
-        "yaw, degrees": angles(head.rotation)[:, 0],
-        "pitch, degrees": angles(head.rotation)[:, 1],
-        "mouth opening, its width being 1": landmark_sets.mouth_opening(clip[held_out]),
-    }
-    times = portrait.times[held_out]
-
-    def report(video):
-        pictures = truth, systems, held_out, times, signals
-        return evaluation_report(result, scores, *pictures, info, video)
-
-    _write(output, result, scores, truth, systems, portrait.frame_rate, report)
+    _write(output, result, scores, truth, systems, portrait, puppet, info)
     return result
 
 
@@ -213,31 +198,71 @@ def _check_identity(run, wanted, portrait):
         )
 
 
-def _write(output, result, scores, truth, systems, frame_rate, report):
-    """All files or none: they get their names when all are whole."""
-    partial = output / ".partial"
+def _write(output, result, scores, truth, systems, portrait, puppet, settings):
+    """All files or none."""
     flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
-    try:
-        with writing(output, ELSEWHERE):
-            partial.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(partial / "scores.npz", **flat)
-            (partial / "metrics.md").write_text(f"{result['table']}\n")
-            _write_png(
-                partial / "contact_sheet.png",
-                contact_sheet([truth, *systems.values()], ["truth", *systems]),
-            )
-            (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
-            with VideoWriter(output / "driven.mp4", frame_rate, overwrite=True) as video:
-                for true, frame in zip(truth, systems["driven"], strict=True):
-                    video.write(side_by_side([true, frame]))
-            page = report((output / "driven.mp4").read_bytes())
-            (partial / "report.html").write_text(page, encoding="utf-8")
-            for file in sorted(partial.iterdir()):
-                os.replace(file, output / file.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            output.rmdir()  # only if there is nothing in it
+    with publish(output, ELSEWHERE) as partial:
+        np.savez_compressed(partial / "scores.npz", **flat)
+        (partial / "metrics.md").write_text(f"{result['table']}\n")
+        _write_png(
+            partial / "contact_sheet.png",
+            contact_sheet([truth, *systems.values()], ["truth", *systems]),
+        )
+        (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
+        with VideoWriter(partial / "driven.mp4", portrait.frame_rate) as video:
+            for true, frame in zip(truth, systems["driven"], strict=True):
+                video.write(side_by_side([true, frame]))
+        evaluation = _evaluation(result, scores, truth, systems, portrait, puppet, settings)
+        evaluation.video = partial / "driven.mp4"
+        page = evaluation_report(evaluation)
+        (partial / "report.html").write_text(page, encoding="utf-8")
+
+
+def _evaluation(result, scores, truth, systems, portrait, puppet, settings) -> Evaluation:
+    """What the page shows."""
+    protocol = result["protocol"]
+    held_out, train = portrait.indices(protocol["part"]), portrait.indices("train")
+    crop, clip = Crop(**portrait.info["crop"]), portrait.landmarks
+    head = fit_head(from_crop(portrait.points[held_out], crop), *portrait.info["source_size"])
+    turn = angles(head.rotation)
+    mouths = landmark_sets.mouth_opening(clip[train])
+    seen = {MOUTH: tuple(np.percentile(mouths, [0.1, 99.9]))}
+    if "seen" in puppet.metadata:
+        corners = np.array(puppet.metadata["seen"]["yaw_pitch"])
+        for axis, values in zip((YAW, PITCH), corners.T, strict=True):
+            seen[axis] = values.min(), values.max()
+    coverage = portrait.path / "coverage.json"
+    advice = json.loads(coverage.read_text())["advice"] if coverage.exists() else []
+    counts = {name: row.get("detector_failures") for name, row in result["rows"].items()}
+    return Evaluation(
+        title=f"How well the puppet shows {protocol['source']}",
+        intro=f"{protocol['frames']} frames of the {protocol['part']} part, which the training has "
+        f"not seen, at {protocol['image_size']} pixels. Means over frames, with 95% intervals by "
+        "stretches of one second.",
+        tables={"Scores": result["rows"]},
+        scores={n: scores[n] for n in scores if n in ("driven", *BESIDE)},
+        shown=["driven"],
+        pictures=lambda name, places: ((truth[i], systems[name][i]) for i in places),
+        frames=held_out,
+        times=portrait.times[held_out],
+        signals={
+            YAW: turn[:, 0],
+            PITCH: turn[:, 1],
+            MOUTH: landmark_sets.mouth_opening(clip[held_out]),
+        },
+        seen=seen,
+        coverage=[item["text"] for item in advice],
+        video_caption="Side by side: truth, puppet",
+        notes=[
+            f"No face was found in {count} of {len(held_out)} frames of {name}: its landmark "
+            "distances leave them out."
+            for name, count in counts.items()
+            if count
+        ],
+        columns=ALL_COLUMNS,
+        settings={"Protocol": protocol, "Run": settings},
+        footer="The same numbers are in metrics.json, those of each frame in scores.npz.",
+    )
 
 
 def _reconstruct(autoencoder, truth, batch_size):

@@ -49,7 +49,7 @@ class Scorer:
         video: Also measure flicker and sharpness?
 
     Raises:
-        VPGCError: if a score is not a number.
+        VPGCError: see `update`.
 
     Example:
 
@@ -68,6 +68,10 @@ class Scorer:
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
         self._before: tuple[np.ndarray, np.ndarray] | None = None
 
+    def __len__(self):
+        """Number of pictures so far."""
+        return sum(map(len, self._parts["psnr"]))
+
     def update(self, truth, prediction, keep=None, true_maps=None, maps=None) -> None:
         """Score pictures that follow those of the call before.
 
@@ -77,7 +81,12 @@ class Scorer:
             keep: Number of pictures that count; those after them only fill the batch.
             true_maps: The truth's features, if they are known.
             maps: The prediction's.
+
+        Raises:
+            VPGCError: for pictures of other colours than RGB, or that hold NaN.
         """
+        for name, pictures in (("truth", truth), ("prediction", prediction)):
+            _check_pictures(name, pictures[:keep], len(self))
         self._add("psnr", psnr(truth, prediction, 255.0), keep)
         self._add("ssim", ssim(truth, prediction, 255.0), keep)
         if self.features is not None:
@@ -105,10 +114,21 @@ class Scorer:
         }
 
     def _add(self, name, values, keep):
-        values = keras.ops.convert_to_numpy(values)[:keep]
-        if np.isnan(values).any():
-            raise VPGCError(f"The score {name} is not a number: the pictures hold no numbers.")
-        self._parts[name].append(values)
+        self._parts[name].append(keras.ops.convert_to_numpy(values)[:keep])
+
+
+def _check_pictures(name, pictures, before):
+    if pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise VPGCError(
+            f"The {name} has pictures of shape {pictures.shape[1:]}: give RGB, (height, width, 3); "
+            "grey ones as three equal channels."
+        )
+    if pictures.dtype.kind == "f" and not np.isfinite(pictures).all():
+        bad = np.flatnonzero(~np.isfinite(pictures).all((1, 2, 3)))
+        raise VPGCError(
+            f"Frame {before + bad[0]} of the {name} holds NaN or infinite values: leave such "
+            "frames out, or mend what made them."
+        )
 
 
 def batch_frames(height: int, width: int, most: int = 16) -> int:

@@ -218,7 +218,7 @@ class Puppet:
 def load_model(path) -> keras.Model:
     """A saved Keras model, or a `VPGCError` in place of what Keras says of damaged files."""
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except PermissionError:
         raise
     except Exception as error:
@@ -226,6 +226,15 @@ def load_model(path) -> keras.Model:
             f"{path} cannot be loaded as a Keras model: it is damaged, another kind of file, or of "
             "another version; copy it again, or train again into a new folder."
         ) from error
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        # Integers, such as the state of a seed, are always numbers; bfloat16 is no float to numpy.
+        if values.dtype.kind not in "iub" and not np.isfinite(values.astype("float32")).all():
+            raise VPGCError(
+                f"{path} holds weights that are NaN or infinite ({weight.path}), so that it shows "
+                "no picture: its training went wrong; train again into a new folder."
+            )
+    return model
 
 
 def _check_guard(guard):

@@ -2,56 +2,18 @@
 
 import base64
 import html
-import io
 
 import numpy as np
 
-from keras_vpgc.errors import missing_extra
-
-# Placeholders that become the page's own colours, light or dark.
-INK, FAINT, MAIN, SECOND, ALARM = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
-VARIABLES = {
-    INK: "var(--ink)",
-    FAINT: "var(--faint)",
-    MAIN: "var(--main)",
-    SECOND: "var(--second)",
-    ALARM: "var(--alarm)",
-}
-SIZE = (4.4, 2.7)
-# Points of a curve; more would not show.
-CURVE = 500
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fcfcfa; --card: #fff; --ink: #22262b; --faint: #c9ccd1;
-  --quiet: #5d646d; --main: #1f6fb2; --second: #c2571a; --alarm: #b3261e; --note: #fff4e5; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14171a; --card: #1d2125; --ink: #e4e6e9; --faint: #474d54; --quiet: #a3aab2;
-    --main: #6db3ee; --second: #f0a35e; --alarm: #ff8a80; --note: #33291a; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1280px; padding: 16px; background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0.4em 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 1.6em 0 0.5em; }
-figure, .advice { background: var(--card); border: 1px solid var(--faint); border-radius: 8px;
-  margin: 0; padding: 12px; }
-.advice { background: var(--note); padding-left: 32px; }
-.advice li { margin: 0.35em 0; }
-.grid, .frames, .numbers { display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fill, minmax(min(var(--cell), 100%), 1fr)); }
-.grid { --cell: 340px; } .frames { --cell: 140px; } .numbers { --cell: 130px; }
-.frames img { width: 100%; display: block; border-radius: 4px; }
-figcaption { font-size: 0.85rem; color: var(--quiet); margin-top: 6px; }
-figcaption b { color: var(--ink); display: block; font-size: 0.95rem; }
-svg { width: 100%; height: auto; display: block; }
-.numbers div { border-left: 3px solid var(--main); padding-left: 8px; }
-.numbers b { display: block; font-size: 1.25rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--faint); padding: 4px 10px; text-align: right; }
-th:first-child, td:first-child { text-align: left; min-width: 9em; }
-.words td { text-align: left; overflow-wrap: anywhere; }
-footer { color: var(--quiet); font-size: 0.85rem; margin: 2em 0 1em; }
-"""
+from keras_vpgc.visualization.pages import (
+    ALARM,
+    INK,
+    MAIN,
+    SECOND,
+    envelope,
+    page_of,
+    plots_of,
+)
 
 
 def coverage_report(result: dict, signals: dict, thumbnails, wanted: dict) -> str:
@@ -69,12 +31,7 @@ def coverage_report(result: dict, signals: dict, thumbnails, wanted: dict) -> st
     Raises:
         VPGCError: if matplotlib is missing.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise missing_extra("matplotlib", "landmarks") from error
-    with matplotlib.rc_context(plain_style()):
-        figures = [figure_of(*plot) for plot in _plots(result, signals, wanted)]
+    plots = plots_of(_plots(result, signals, wanted))
     name = html.escape(result["source"])
     advice = "".join(f"<li>{html.escape(item['text'])}</li>" for item in result["advice"])
     advice = f'<ul class="advice">{advice}</ul>' if advice else "<p>Nothing is missing.</p>"
@@ -84,44 +41,22 @@ def coverage_report(result: dict, signals: dict, thumbnails, wanted: dict) -> st
         f"{signals['times'][index]:.1f} s</figcaption></figure>"
         for caption, index, data in thumbnails
     )
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Coverage of {name}</title><style>{STYLE}</style></head><body>
-<h1>What {name} holds</h1>
+    body = f"""<h1>What {name} holds</h1>
 {_numbers(result)}
 <h2>What to record</h2>
 {advice}
 <h2>The ends of what was seen</h2>
 <div class="frames">{frames}</div>
 <h2>Plots</h2>
-<div class="grid">{"".join(figures)}</div>
+<div class="grid">{plots}</div>
 <h2>Ranges</h2>
 {_table(result)}
 {_preparation(result["preparation"])}
 <footer>Left and right are the picture's; the person's own are the other way round, or the same in
 a mirrored recording. Dashed lines are what the advice asks for. The same numbers are in
 coverage.json.</footer>
-</body></html>
 """
-
-
-def plain_style() -> dict:
-    """Matplotlib's settings of all plots of such pages."""
-    return {
-        "svg.fonttype": "none",
-        "font.size": 10,
-        "font.family": "sans-serif",
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": FAINT,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.facecolor": "none",
-        "figure.facecolor": "none",
-    }
+    return page_of(f"Coverage of {name}", body)
 
 
 def _numbers(result):
@@ -300,39 +235,6 @@ def _plots(result, signals, wanted):
     return plots
 
 
-def figure_of(title, caption, draw) -> str:
-    """A plot as HTML: inline SVG in the page's own colours.
-
-    Args:
-        title: Its title.
-        caption: A sentence below.
-        draw: Takes matplotlib's axes and draws into them.
-
-    Returns:
-        A `<figure>`.
-    """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=SIZE, layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    draw(axes)
-    file = io.StringIO()
-    # Names inside one page must differ from plot to plot.
-    with rc_context({"svg.hashsalt": title}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for placeholder, variable in VARIABLES.items():
-        svg = svg.replace(placeholder, variable)
-    return (
-        f"<figure>{svg}<figcaption><b>{html.escape(title)}</b>{html.escape(caption)}</figcaption>"
-        "</figure>"
-    )
-
-
 def _density(axes, x, y, bins=30):
     """Cells of a grid, the darker the more frames."""
     from matplotlib.patches import Rectangle
@@ -365,13 +267,7 @@ def _box(axes, middle, reach):
 
 
 def _curve(axes, times, values, colour, label=None):
-    """A curve that keeps its peaks: least and greatest value of each stretch."""
-    known = np.flatnonzero(np.isfinite(values))
-    chosen = []
-    for part in np.array_split(known, CURVE // 2):
-        if len(part):
-            ends = {int(part[np.argmin(values[part])]), int(part[np.argmax(values[part])])}
-            chosen += sorted(ends)
+    chosen = envelope(values)
     axes.plot(times[chosen], values[chosen], color=colour, linewidth=0.9, label=label)
 
 

@@ -1,67 +1,102 @@
-"""The evaluation of a run as one page that opens anywhere."""
+"""An evaluation as one page that opens anywhere."""
 
 import base64
 import html
 import json
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from keras_vpgc.errors import missing_extra
-from keras_vpgc.visualization.coverage_report import (
-    ALARM,
-    FAINT,
-    INK,
-    MAIN,
-    SECOND,
-    STYLE,
-    figure_of,
-    plain_style,
-)
+from keras_vpgc.visualization.evaluation_plots import evaluation_plots
+from keras_vpgc.visualization.pages import page_of, plots_of
 from keras_vpgc.visualization.sheets import write
 
+# Frames by one score and system; fewer where there are many systems.
 WORST = 4
+# Frames nearer to each other than this show the same.
+APART = 10
+NO_FACE = "no face found"
 # A difference of this many of 255 levels is the hottest colour of an error map.
 HOTTEST = 64
 # A longer video is linked, not embedded.
 EMBEDDED_BYTES = 12_000_000
-SCORES = (
-    ("psnr", "PSNR, dB", 2, True),
-    ("ssim", "SSIM", 3, True),
-    ("lpips", "LPIPS", 3, False),
-    ("landmark_distance", "F-LMD, px", 2, False),
-    ("landmark_distance_centered", "F-LMD centred, px", 2, False),
-    ("mouth_distance_centered", "mouth LMD centred, px", 2, False),
-)
+# Of more pairs of systems the differences are shown when asked for.
+OPEN_PAIRS = 3
+# Height in pixels of a shown frame, and the least one.
+TALLEST, SMALLEST = 320, 160
+# At the end of the title of a score of which it is known what is better.
+ARROWS = "↑↓"
+STYLE = """
+video { max-width: 100%; min-width: min(100%, 640px); border-radius: 8px; display: block; }
+.worst { display: grid; gap: 12px; }
+.worst img { width: 100%; max-width: 960px; display: block; }
+.worst figure:target { outline: 3px solid var(--alarm); }
+th { max-width: 10em; overflow-wrap: anywhere; }
+td small { display: block; color: var(--quiet); white-space: nowrap; }
+td b { color: var(--main); }
+.scroll { margin-bottom: 12px; }
+pre { overflow-x: auto; font-size: 0.8rem; }
+.words th { padding-top: 12px; max-width: none; }
+svg a { cursor: pointer; }
+"""
 
 
-def evaluation_report(
-    result: dict,
-    scores: dict,
-    truth,
-    systems: dict,
-    frames,
-    times,
-    signals: dict,
-    settings: dict,
-    video: bytes | None = None,
-) -> str:
-    """A page of how well a puppet does: table, curves, worst frames, errors against pose.
+@dataclass
+class Evaluation:
+    """What a page of an evaluation shows.
+
+    Attributes:
+        title, intro: Its head, and sentences below.
+        tables: Title -> name -> what `keras_vpgc.evaluation.summary` returns, for each region.
+        pairs: Title -> what `paired_differences` returns, for each region.
+        scores: Name -> score -> float `(n,)`, of the curves; those of `shown` among them.
+        shown: Names of the systems whose frames are looked at.
+        pictures: Takes a name and rising places of frames; yields truth and prediction, uint8
+            `(h, w, 3)`, for each.
+        frames, times: `(n,)`, the frames' numbers and seconds.
+        signals: Name of an axis -> float `(n,)` that errors are drawn against, such as
+            `{"yaw, degrees": ...}`.
+        seen: Name of an axis -> least and greatest value that a training has seen.
+        coverage: Sentences of the coverage report's advice.
+        video, video_caption: The video file, which lies beside the page; what it shows.
+        columns: Tuples of a score, its title, which ends in an arrow to the better side, and its
+            format.
+        notes: Sentences on what was left out or went wrong.
+        settings: Title -> JSON-able settings.
+        footer: Where the numbers are.
+    """
+
+    title: str
+    intro: str
+    tables: dict[str, dict[str, dict]]
+    scores: dict[str, dict[str, np.ndarray]]
+    shown: Sequence[str]
+    pictures: Callable[[str, list[int]], Iterable[tuple[np.ndarray, np.ndarray]]]
+    frames: np.ndarray
+    times: np.ndarray
+    signals: dict[str, np.ndarray]
+    columns: Sequence[tuple[str, str, str]]
+    settings: dict[str, object]
+    footer: str
+    pairs: dict[str, list[dict]] = field(default_factory=dict)
+    seen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    coverage: list[str] = field(default_factory=list)
+    video: Path | None = None
+    video_caption: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluation_report(evaluation: Evaluation) -> str:
+    """A page of how well systems do: tables, video, curves, worst frames, errors against pose.
 
     Args:
-        result: What `keras_vpgc.evaluation.run.evaluate_run` returns.
-        scores: System -> score -> float `(n,)`; `"driven"` is the one that is looked at.
-        truth: uint8 `(n, s, s, 3)`.
-        systems: Name -> uint8 `(n, s, s, 3)`, `"driven"` among them.
-        frames: Int `(n,)`, the frames' numbers in the portrait.
-        times: Float `(n,)`, their seconds.
-        signals: Name of an axis -> float `(n,)` that the error is drawn against, such as
-            `{"yaw, degrees": ...}`.
-        settings: JSON-able settings of the run.
-        video: `driven.mp4`, to embed.
+        evaluation: What it shows.
 
     Returns:
-        HTML without anything outside of itself: plots are inline SVG, frames embedded JPEG.
+        HTML without anything outside of itself, but for a video that is too long for it: plots are
+        inline SVG, whose dots lead to the frames, and frames embedded JPEG.
 
     Raises:
         VPGCError: if matplotlib is missing.
@@ -72,178 +107,184 @@ def evaluation_report(
     evaluate_run("runs/me")  # writes runs/me/evaluation/report.html
     ```
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise missing_extra("matplotlib", "landmarks") from error
-    driven = scores["driven"]
-    chosen = _chosen(driven)
-    with matplotlib.rc_context(plain_style()):
-        figures = [figure_of(*plot) for plot in _plots(scores, frames, times, signals, chosen)]
-    name = html.escape(str(result["protocol"].get("source", "the held-out frames")))
-    pictures = "".join(
-        _picture(i, why, truth, systems["driven"], frames, times, driven) for i, why in chosen
+    count = min(WORST, max(2, 6 - len(evaluation.shown)))
+    chosen = {name: choose(evaluation.scores[name], count) for name in evaluation.shown}
+    links = {
+        name: {i: f"{_anchor(evaluation, name)}-{evaluation.frames[i]}" for i, _ in places}
+        for name, places in chosen.items()
+    }
+    curves, against = evaluation_plots(evaluation, links)
+    parts = [f"<h1>{_text(evaluation.title)}</h1>", f"<p>{_text(evaluation.intro)}</p>"]
+    if evaluation.notes:
+        notes = "".join(f"<li>{_text(note)}</li>" for note in evaluation.notes)
+        parts.append(f'<ul class="advice">{notes}</ul>')
+    for title, rows in evaluation.tables.items():
+        table = _score_table(rows, evaluation.columns)
+        parts.append(f'<h2>{_text(title)}</h2><div class="scroll">{table}</div>')
+        if evaluation.pairs.get(title):
+            parts.append(_pair_table(evaluation.pairs[title], evaluation.columns))
+    if evaluation.video is not None:
+        parts.append(f"<h2>{_text(evaluation.video_caption)}</h2>{_video(evaluation.video)}")
+    parts.append(f'<h2>Frame by frame</h2><div class="grid">{plots_of(curves)}</div>')
+    if against:
+        parts.append("<h2>Errors against pose and mouth</h2>")
+        if evaluation.seen:
+            parts.append("<p>Shaded: what the frames of the training hold.</p>")
+        parts.append(f'<div class="grid">{plots_of(against)}</div>')
+    if evaluation.coverage:
+        advice = "".join(f"<li>{_text(x)}</li>" for x in evaluation.coverage)
+        parts.append(
+            "<h2>What the recording lacks</h2><p>From its coverage report, coverage.html in the "
+            f'folder of the portrait:</p><ul class="advice">{advice}</ul>'
+        )
+    parts.append(
+        "<h2>Frames to look at</h2><p>Truth, prediction, and where they differ: the mean "
+        f"difference of the colours, bright from {HOTTEST} of 255 on.</p>"
     )
-    clip = ""
-    if video is not None and len(video) <= EMBEDDED_BYTES:
-        data = base64.b64encode(video).decode()
-        clip = f'<video controls loop muted src="data:video/mp4;base64,{data}"></video>'
-    elif video is not None:
-        clip = '<video controls loop muted src="driven.mp4"></video>'
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation on {name}</title><style>{STYLE}
-video {{ width: 100%; max-width: 900px; border-radius: 8px; }}
-.worst {{ display: grid; gap: 12px; }}
-.worst img {{ width: 100%; max-width: 960px; display: block; image-rendering: pixelated; }}
-.worst figure:target {{ outline: 3px solid var(--alarm); }}
-</style></head><body>
-<h1>How well the puppet shows {name}</h1>
-<p>{result["protocol"]["frames"]} frames of the {result["protocol"]["part"]} part, which the
-training has not seen, at {result["protocol"]["image_size"]} pixels. Means over frames, with
-95% intervals by stretches of one second.</p>
-<div class="scroll">{_table(result["rows"])}</div>
-<h2>Truth and puppet</h2>
-{clip}
-<h2>Frame by frame</h2>
-<div class="grid">{"".join(figures)}</div>
-<h2>Frames to look at</h2>
-<p>Truth, puppet, and where they differ: the mean difference of the colours, bright from
-{HOTTEST} of 255 on.</p>
-<div class="worst">{pictures}</div>
-<h2>Settings</h2>
-<details><summary>Protocol</summary><pre>{_json(result["protocol"])}</pre></details>
-<details><summary>Run</summary><pre>{_json(settings)}</pre></details>
-<footer>The same numbers are in metrics.json, those of each frame in scores.npz.</footer>
-</body></html>
-"""
+    for name, places in chosen.items():
+        if len(chosen) > 1:
+            parts.append(f"<h3>{_text(name)}</h3>")
+        if not places:
+            parts.append("<p>No frame has a score that could be called better or worse.</p>")
+        parts.append(f'<div class="worst">{_frames(evaluation, name, places, links[name])}</div>')
+    parts.append("<h2>Settings</h2>")
+    for title, values in evaluation.settings.items():
+        text = _text(json.dumps(values, indent=1, ensure_ascii=False))
+        parts.append(f"<details><summary>{_text(title)}</summary><pre>{text}</pre></details>")
+    parts.append(f"<footer>{_text(evaluation.footer)}</footer>")
+    return page_of(_text(evaluation.title), "\n".join(parts), STYLE)
 
 
-def _json(value):
-    return html.escape(json.dumps(value, indent=1))
+def _text(value):
+    return html.escape(str(value))
 
 
-def _table(rows):
-    shown = [x for x in SCORES if any(x[0] in row for row in rows.values())]
-    lines = ["<tr><th></th>" + "".join(f"<th>{html.escape(x[1])}</th>" for x in shown) + "</tr>"]
-    for system, row in rows.items():
-        cells = [f"<td>{html.escape(system)}</td>"]
-        for key, _, digits, _ in shown:
+def _anchor(evaluation, name):
+    """Names hold anything; their numbers do not."""
+    return "frame" if len(evaluation.shown) == 1 else f"frame-{list(evaluation.shown).index(name)}"
+
+
+def _score_table(rows, columns):
+    """One column a system and one row a score, the best in bold."""
+    lines = ["<tr><th></th>" + "".join(f"<th>{_text(name)}</th>" for name in rows) + "</tr>"]
+    for key, title, form in columns:
+        known = {name: row[key] for name, row in rows.items() if key in row}
+        if not known:
+            continue
+        best = None
+        rivals = [value for name, value in known.items() if not name.startswith("floor")]
+        if len(rivals) > 1 and title[-1] in ARROWS:
+            best = format((max if title[-1] == "↑" else min)(rivals), form)
+        cells = []
+        for name, row in rows.items():
+            left_out = row["left_out"].get(key)
+            out = f"<small>{left_out} left out</small>" if left_out else ""
             if key not in row:
-                cells.append("<td>-</td>")
+                cells.append(f"<td>-{out}</td>")
                 continue
-            interval = row["intervals"].get(key)
-            ends = ""
-            if interval is not None:
-                ends = f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-            cells.append(f"<td>{row[key]:.{digits}f}{ends}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    failures = {k: v["detector_failures"] for k, v in rows.items() if v.get("detector_failures")}
-    note = "".join(
-        f"<p>No face was found in {count} frames of {html.escape(system)}; its landmark "
-        "distances leave them out.</p>"
-        for system, count in failures.items()
+            value = format(row[key], form)
+            if value == best and not name.startswith("floor"):
+                value = f"<b>{value}</b>"
+            if interval := row["intervals"].get(key):
+                value += f"<small>[{interval[0]:{form}}, {interval[1]:{form}}]</small>"
+            cells.append(f"<td>{value}{out}</td>")
+        lines.append(f"<tr><td>{_text(title)}</td>{''.join(cells)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _pair_table(pairs, columns):
+    titles = {key: title for key, title, _ in columns}
+    lines = ""
+    for pair in pairs:
+        head = f"{_text(pair['first'])} against {_text(pair['second'])}"
+        lines += f'<tr><th colspan="2">{head}</th></tr>'
+        for key, row in pair["scores"].items():
+            lines += f"<tr><td>{_text(titles[key])}</td><td>{_text(row['words'])}</td></tr>"
+    state = " open" if len(pairs) <= OPEN_PAIRS else ""
+    return (
+        f"<details{state}><summary>System against system, on the frames that both have</summary>"
+        f'<div class="scroll"><table class="words">{lines}</table></div><p>Each interval is for '
+        "one difference alone: of many, some exclude 0 by chance.</p></details>"
     )
-    return f"<table>{''.join(lines)}</table>{note}"
 
 
-def _chosen(driven):
-    """Places of the frames to look at, and why: the worst, far enough apart, and a usual one."""
+def _video(path):
+    source = _text(path.name)
+    if path.stat().st_size <= EMBEDDED_BYTES:
+        source = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f'<video controls loop muted playsinline preload="auto" src="{source}"></video>'
+
+
+def choose(scores: dict, count: int) -> list[tuple[int, str]]:
+    """Places of the frames to look at, and why: the worst, far enough apart, and usual ones.
+
+    Args:
+        scores: Score -> float `(n,)`, `psnr` among them.
+        count: Number of worst frames by one score.
+
+    Returns:
+        Places and reasons, each place once.
+    """
     chosen: list[tuple[int, str]] = []
 
     def pick(values, why, count):
         for i in np.argsort(values):
-            if count and np.isfinite(values[i]) and all(abs(i - j) > 10 for j, _ in chosen):
+            if count and np.isfinite(values[i]) and all(abs(i - j) > APART for j, _ in chosen):
                 chosen.append((int(i), why))
                 count -= 1
 
-    psnr = np.where(np.isfinite(driven["psnr"]), driven["psnr"], np.inf)
-    pick(psnr, "lowest PSNR", WORST)
-    if "landmark_distance" in driven:
-        pick(-driven["landmark_distance"], "largest landmark distance", WORST)
-    pick(np.abs(psnr - np.median(psnr)), "a usual frame", 1)
-    pick(-driven["psnr"], "highest PSNR", 1)
-    return chosen
+    psnr = scores["psnr"]
+    distance = scores.get("landmark_distance", np.zeros(len(psnr)))
+    known = psnr[np.isfinite(psnr)]
+    missed = np.isnan(distance) & ~np.isnan(psnr)
+    pick(psnr, "lowest PSNR", count)
+    if "landmark_distance" in scores:
+        pick(-distance, "largest landmark distance", count)
+    pick(np.where(missed, np.minimum(psnr, 1e3), np.nan), NO_FACE, 1)
+    if len(known):
+        pick(np.abs(psnr - np.median(known)), "a usual frame", 1)
+    pick(-psnr, "highest PSNR", 1)
+    return [(i, f"{why}, {NO_FACE}" if missed[i] and why != NO_FACE else why) for i, why in chosen]
 
 
-def _picture(i, why, truth, driven, frames, times, scores):
+def _frames(evaluation, name, places, links):
+    """The chosen frames, in the order in which they were chosen; read in that of time."""
+    rising = sorted(i for i, _ in places)
+    pairs = evaluation.pictures(name, rising)
+    strips = {i: _strip(*pair) for i, pair in zip(rising, pairs, strict=True)}
+    found = []
+    for i, why in places:
+        known = [
+            f"{title.rstrip(f'{ARROWS} ')} {evaluation.scores[name][key][i]:{form}}"
+            for key, title, form in evaluation.columns
+            if title[-1] in ARROWS
+            and len(evaluation.scores[name].get(key, ())) == len(evaluation.frames)
+            and np.isfinite(evaluation.scores[name][key][i])
+        ]
+        about = f"frame {evaluation.frames[i]}, {evaluation.times[i]:.1f} s; {'; '.join(known)}"
+        found.append(
+            f'<figure id="{links[i]}"><img alt="{_text(about)}" src="data:image/jpeg;base64,'
+            f'{strips[i]}"><figcaption><b>{_text(why)}</b>{_text(about)}</figcaption></figure>'
+        )
+    return "".join(found)
+
+
+def _strip(truth, prediction):
+    """Truth, prediction and heat map as a JPEG in base 64."""
     import cv2
 
-    true, shown = truth[i].astype(int), driven[i].astype(int)
-    error = np.abs(true - shown).mean(-1)
+    error = np.abs(truth.astype(int) - prediction).mean(-1)
     heat = cv2.applyColorMap(
         np.clip(error / HOTTEST * 255, 0, 255).astype("uint8"), cv2.COLORMAP_INFERNO
     )
-    parts = [truth[i], driven[i], heat[..., ::-1]]
-    side = max(160, min(320, truth.shape[1]))
-    parts = [cv2.resize(x, (side, side), interpolation=cv2.INTER_CUBIC) for x in parts]
-    labels = ("truth", "puppet", "difference")
+    height, width = truth.shape[:2]
+    scale = max(SMALLEST, min(TALLEST, height)) / height
+    size = round(width * scale), round(height * scale)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    parts = [
+        cv2.resize(x, size, interpolation=method) for x in (truth, prediction, heat[..., ::-1])
+    ]
+    labels = ("truth", "prediction", "difference")
     strip = np.hstack([write(x, label) for x, label in zip(parts, labels, strict=True)])
     data = cv2.imencode(".jpg", strip[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-    known = [
-        f"{title} {scores[key][i]:.{digits}f}"
-        for key, title, digits, _ in SCORES
-        if key in scores and np.isfinite(scores[key][i])
-    ]
-    caption = f"frame {frames[i]}, {times[i]:.1f} s; {'; '.join(known)}"
-    return (
-        f'<figure id="frame-{frames[i]}"><img alt="{html.escape(caption)}" src="data:image/jpeg;'
-        f'base64,{base64.b64encode(data.tobytes()).decode()}"><figcaption><b>{html.escape(why)}'
-        f"</b>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def _plots(scores, frames, times, signals, chosen):
-    """Title, caption and a function that draws into axes, for each plot."""
-    colours = {"driven": MAIN, "reconstructed": SECOND}
-    # A line would bridge the gaps between stretches.
-    breaks = np.flatnonzero(np.diff(frames) > 5) + 1
-    marked = [i for i, _ in chosen]
-
-    def curve(key):
-        def draw(axes):
-            for system in ("nearest frame, warped", "reconstructed", "driven"):
-                if key not in scores.get(system, {}):
-                    continue
-                values = np.where(np.isfinite(scores[system][key]), scores[system][key], np.nan)
-                x, y = np.insert(times, breaks, np.nan), np.insert(values, breaks, np.nan)
-                colour = colours.get(system, FAINT)
-                axes.plot(x, y, color=colour, linewidth=0.8, label=system)
-            points = axes.scatter(
-                times[marked], scores["driven"][key][marked], s=22, color=ALARM, zorder=3
-            )
-            points.set_urls([f"#frame-{frames[i]}" for i in marked])
-            axes.set_xlabel("seconds")
-            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-            axes.legend(frameon=False, fontsize=7, ncols=3, **place)
-
-        return draw
-
-    def against(values, name):
-        def draw(axes):
-            axes.scatter(values, scores["driven"]["psnr"], s=4, color=MAIN, alpha=0.5, linewidth=0)
-            known = np.isfinite(values) & np.isfinite(scores["driven"]["psnr"])
-            edges = np.quantile(values[known], np.linspace(0, 1, 9)) if known.any() else []
-            middles, means = [], []
-            for low, high in zip(edges[:-1], edges[1:], strict=True):
-                inside = known & (values >= low) & (values <= high)
-                if inside.any():
-                    middles.append(values[inside].mean())
-                    means.append(scores["driven"]["psnr"][inside].mean())
-            axes.plot(middles, means, color=SECOND, linewidth=1.5)
-            axes.set_xlabel(name)
-            axes.set_ylabel("PSNR of the puppet, dB", color=INK)
-
-        return draw
-
-    plots: list[Any] = []
-    for key, title, _, higher in SCORES:
-        if key in scores["driven"] and key in ("psnr", "lpips", "landmark_distance"):
-            better = "higher is better" if higher else "lower is better"
-            caption = f"{better}; the dots lead to the frames below"
-            plots.append((title, caption, curve(key)))
-    for name, values in signals.items():
-        caption = "each dot a frame; the line its mean over eighths of the frames"
-        plots.append((f"PSNR against {name.split(',')[0]}", caption, against(values, name)))
-    return plots
+    return base64.b64encode(data.tobytes()).decode()

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from keras_vpgc.data import video
 from tests.cli.test_cli import refused, vpgc  # noqa: F401
 from tests.evaluation.videos import frames_of, write_exact
 
@@ -44,6 +45,26 @@ def test_systems_are_compared(vpgc, videos, tmp_path):  # noqa: F811
     assert result["scores"]["full"]["same"]["psnr"] == "inf"
     refused(vpgc("compare", "--truth", truth, late), "NAME=VIDEO")
     refused(vpgc("compare", "--truth", truth, f"a={late}", f"a={truth}"), "Two systems", "'a'")
+
+
+def test_what_failed_is_said_at_the_end(vpgc, videos, tmp_path, monkeypatch):  # noqa: F811
+    truth, late = videos
+    read = video.read_frames
+
+    def failing(path, start=0, stop=None):
+        for number, frame in enumerate(read(path, start, stop), start):
+            if path == late and number >= 6:
+                raise OSError("Input/output error")
+            yield frame
+
+    monkeypatch.setattr(video, "read_frames", failing)
+    code, out, err = vpgc(
+        "compare", "--truth", truth, f"late={late}", f"same={truth}", "-o", tmp_path / "c",
+        "--no-landmarks", "--lpips", "none",
+    )  # fmt: skip
+    assert code == 1 and "Not scored to the end: late" in err and str(tmp_path / "c") in err
+    assert "| same | inf | 1.000 |" in out and "could not be read from frame 6 on" in out
+    assert (tmp_path / "c" / "report.html").exists()
 
 
 def test_exactly_one_of_the_two_ways(vpgc, videos, tmp_path):  # noqa: F811

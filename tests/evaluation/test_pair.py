@@ -155,7 +155,10 @@ def test_frames_without_a_face_are_counted(frames, tmp_path):
 
 def test_other_sizes_are_scaled_to_the_truths(truth, frames, tmp_path):
     large = [cv2.resize(x, (256, 256), interpolation=cv2.INTER_CUBIC) for x in frames]
-    result = evaluate_pair(write_exact(tmp_path / "large.mkv", large), truth, **PICTURES)
+    path = write_exact(tmp_path / "large.mkv", large)
+    with pytest.raises(VPGCError, match="256x256 and .*truth.mkv of 128x128: .* by --align"):
+        evaluate_pair(path, truth, **PICTURES)
+    result = evaluate_pair(path, truth, align=True, **PICTURES)
     back = [cv2.resize(x, (128, 128), interpolation=cv2.INTER_AREA) for x in large]
     wanted = [peak_signal_noise_ratio(a, b) for a, b in zip(frames, back, strict=True)]
     assert result["scores"]["full"]["psnr"] == pytest.approx(np.mean(wanted), rel=1e-5)
@@ -165,8 +168,9 @@ def test_other_sizes_are_scaled_to_the_truths(truth, frames, tmp_path):
         evaluate_pair(wide, truth, **PICTURES)
 
 
-def test_grey_videos_are_taken_as_rgb(truth, frames, tmp_path):
-    grey = write_exact(tmp_path / "grey.mkv", frames, grey=True)
+@pytest.mark.parametrize("kind", ["gray", "gray10le"])
+def test_grey_videos_are_taken_as_rgb(truth, frames, kind, tmp_path):
+    grey = write_exact(tmp_path / "grey.mkv", frames, kind=kind)
     row = evaluate_pair(grey, truth, **PICTURES)["scores"]["full"]
     luma = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2) for x in frames]
     wanted = [peak_signal_noise_ratio(a, b) for a, b in zip(frames, luma, strict=True)]
@@ -187,7 +191,9 @@ def test_other_lengths_are_refused_or_cut(truth, frames, tmp_path):
 
 def test_other_rates_are_aligned_by_time(truth, frames, tmp_path):
     half = write_exact(tmp_path / "half.mkv", frames[::2], rate=12.5)
-    result = evaluate_pair(half, truth, tmp_path / "s", **PICTURES)
+    with pytest.raises(VPGCError, match=r"12.5 frames a second \(30 .* 25 \(60 .* by --align"):
+        evaluate_pair(half, truth, tmp_path / "s", **PICTURES)
+    result = evaluate_pair(half, truth, tmp_path / "s", align=True, **PICTURES)
     assert result["protocol"]["systems"]["prediction"]["alignment"] == "nearest in time"
     with np.load(tmp_path / "s" / "scores.npz") as scores:
         numbers = scores["frames/prediction"]
@@ -195,8 +201,11 @@ def test_other_rates_are_aligned_by_time(truth, frames, tmp_path):
     assert len(numbers) == 60 and exact[::2].all() and not exact[1::2].any()
     np.testing.assert_array_equal(numbers[::2], np.arange(30))
     assert any("12.5 frames a second and the truth 25" in x for x in result["notes"])
-    with pytest.raises(VPGCError, match=r"30 frames in 1.18 s and .* 60 in 2.40 s"):
-        evaluate_pair(write_exact(tmp_path / "fast.mkv", frames[::2], rate=25.5), truth, **PICTURES)
+    fast = write_exact(tmp_path / "fast.mkv", frames[::2], rate=25.5)
+    with pytest.raises(VPGCError, match=r"30 in 1.18 s\) and .* \(60 in 2.40 s"):
+        evaluate_pair(fast, truth, **PICTURES)
+    result = evaluate_pair(fast, truth, align=True, **PICTURES)
+    assert any("lasts 1.18 s and the truth 2.40 s" in x for x in result["notes"])
 
 
 def test_bad_input_is_said_before_anything_is_written(truth, clip, tmp_path):

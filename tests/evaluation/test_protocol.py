@@ -53,6 +53,19 @@ def test_scores_of_each_frame_and_their_means(rng):
         evaluate_frames(prediction[:4], truth)
 
 
+def test_pictures_that_are_none_are_named(rng):
+    truth = rng.uniform(0, 255, (5, 16, 16, 3)).astype("float32")
+    broken = truth.copy()
+    broken[3, 2, 2, 0] = np.nan
+    with pytest.raises(VPGCError, match="Frame 3 of the prediction holds NaN"):
+        evaluate_frames(broken, truth, batch_size=2)
+    with pytest.raises(VPGCError, match="Frame 3 of the truth holds NaN"):
+        evaluate_frames(truth, broken, batch_size=2)
+    grey = truth[..., :1]
+    with pytest.raises(VPGCError, match="truth has pictures of shape .16, 16, 1.: give RGB"):
+        evaluate_frames(grey, grey)
+
+
 def test_table_shows_a_dash_for_what_is_missing():
     text = table({"a": {"psnr": 20.126, "ssim": 0.5, "landmark_distance": 3.0}, "b": {"psnr": 9}})
     lines = text.splitlines()
@@ -114,3 +127,6 @@ def test_summary_counts_what_it_leaves_out():
     assert row["psnr"] == np.inf and row["left_out"]["psnr"] == 0
     assert row["intervals"] == {"psnr": None} and "landmark_distance" not in row
     assert row["left_out"]["landmark_distance"] == row["detector_failures"] == 9
+    # Identical, as far as there are frames.
+    row = summary({"psnr": np.array([np.nan, np.inf, np.inf])})
+    assert row["psnr"] == np.inf and row["left_out"]["psnr"] == 1

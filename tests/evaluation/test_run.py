@@ -1,14 +1,18 @@
 import errno
+import html
 import json
 import os
 import re
 import shutil
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
+from keras_vpgc.data import Portrait
+from keras_vpgc.data.coverage import inspect
 from keras_vpgc.data.video import read_frames
 from keras_vpgc.evaluation import run as module
 from keras_vpgc.evaluation.run import evaluate_run
@@ -51,8 +55,9 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     truth = portrait.frames(held_out[:1])[0]
     assert np.abs(frames[0][:, :64].astype(int) - truth).mean() < 8
     page = (folder / "report.html").read_text()
-    for word in ("<h1>", "nearest frame, warped", "lowest PSNR", "PSNR against yaw", "vpgc_tiny"):
+    for word in ("nearest frame, warped", "lowest PSNR", "PSNR (dB) against yaw", "vpgc_tiny"):
         assert word in page
+    assert "Shaded: what the frames of the training hold" in page
     # Everything is inside, and the dots of the curves lead to frames that are there.
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert set(re.findall(r'href="#(frame-\d+)"', page)) == set(
@@ -65,11 +70,14 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
 @pytest.mark.once
 def test_validation_part_and_moved_portrait(copy, portrait, tmp_path):
     shutil.move(shutil.copytree(portrait.path, tmp_path / "here"), tmp_path / "there")
+    advice = inspect(Portrait(tmp_path / "there"))["advice"]
     result = evaluate_run(
         copy, portrait=tmp_path / "there", part="validation", landmarks=False, progress=False
     )
     assert result["protocol"]["frames"] == len(portrait.indices("validation"))
     assert "landmark_distance" not in result["rows"]["driven"]
+    page = html.unescape((copy / "evaluation" / "report.html").read_text())
+    assert advice and all(item["text"] in page for item in advice)
 
 
 @pytest.mark.once
@@ -153,6 +161,16 @@ def test_another_portrait_is_refused(copy, portrait, no_work, tmp_path):
     np.savez(other / "tracking.npz", **{**arrays, key: arrays[key] + 1})
     with pytest.raises(VPGCError, match="changed since .tracking_sha256 differs"):
         evaluate_run(copy, portrait=other, progress=False)
+
+
+@pytest.mark.once
+def test_weights_that_are_not_numbers_are_refused(copy, no_work):
+    model = keras.saving.load_model(copy / "puppet.keras", compile=False)
+    weight = model.trainable_weights[-1]
+    weight.assign(np.full(weight.shape, np.nan))
+    model.save(copy / "puppet.keras")
+    with pytest.raises(VPGCError, match="puppet.keras holds weights that are NaN or infinite"):
+        evaluate_run(copy, progress=False)
 
 
 @pytest.mark.once

@@ -16,9 +16,8 @@ def write(path, frames, rate=25.0):
     return path
 
 
-def write_exact(path, frames, rate=25, grey=False):
-    """Lossless: what is read is what was written; grey as one channel."""
-    kind = "gray" if grey else "bgr0"
+def write_exact(path, frames, rate=25, kind="bgr0"):
+    """Lossless: what is read is what was written; `"gray"` as one channel."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=Fraction(rate))
         stream.height, stream.width = frames[0].shape[:2]
@@ -28,6 +27,17 @@ def write_exact(path, frames, rate=25, grey=False):
             container.mux(stream.encode(picture.reformat(format=kind)))
         container.mux(stream.encode())
     return path
+
+
+def damage(path, target, numbers):
+    """A copy of an MP4 whose packets of these numbers hold nothing that can be decoded."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    for start, size in (packets[i] for i in numbers):
+        data[start : start + size] = b"\xff" * size
+    target.write_bytes(data)
+    return target
 
 
 def frames_of(path, count=None, size=None):
