@@ -367,7 +367,7 @@ def _check_shape(clip, true):
         )
 
 
-def _align(clip, true, align, notes, name):
+def _align(clip, true, align, notes, name, reference="the truth"):
     """Numbers of the true and the predicted frames that belong together, and how."""
     counts = len(true.times), len(clip.times)
     rates = true.info.frame_rate, clip.info.frame_rate
@@ -381,8 +381,8 @@ def _align(clip, true, align, notes, name):
                     f"of one length, or score the first {common} by --align."
                 )
             notes.append(
-                f"{name} has {counts[1]} frames and the truth {counts[0]}: the first {common} were "
-                "scored."
+                f"{name} has {counts[1]} frames and {reference} {counts[0]}: the first {common} "
+                "were scored."
             )
         return np.arange(common), np.arange(common), "frame by frame"
     seconds = [x.times[-1] + 1 / x.info.frame_rate for x in (true, clip)]
@@ -394,7 +394,7 @@ def _align(clip, true, align, notes, name):
                 f"{min(seconds):.2f} s by --align."
             )
         notes.append(
-            f"{name} lasts {seconds[1]:.2f} s and the truth {seconds[0]:.2f} s: the first "
+            f"{name} lasts {seconds[1]:.2f} s and {reference} {seconds[0]:.2f} s: the first "
             f"{min(seconds):.2f} s were scored."
         )
         shown = np.flatnonzero(true.times < min(seconds) - 1e-3)
@@ -404,8 +404,8 @@ def _align(clip, true, align, notes, name):
     nearest = np.searchsorted(middles, true.times[shown])
     repeated = len(nearest) - len(np.unique(nearest))
     notes.append(
-        f"{name} has {rates[1]:g} frames a second and the truth {rates[0]:g}: each true frame was "
-        f"compared with the nearest in time; {repeated} predicted frames came again."
+        f"{name} has {rates[1]:g} frames a second and {reference} {rates[0]:g}: each frame of "
+        f"{reference} was compared with the nearest in time; {repeated} of {name} came again."
     )
     return shown, nearest, "nearest in time"
 
@@ -428,7 +428,7 @@ class _Follower:
         self.workers = workers or parallel.default_workers()
         self.model, self.progress = model, progress
 
-    def __call__(self, clip, title, near=None) -> Track:
+    def __call__(self, clip, title, near=None, span=None) -> Track:
         """A face in each frame of a clip: the largest, or the nearest to another track's.
 
         Args:
@@ -436,6 +436,7 @@ class _Follower:
             title: Of the progress bar.
             near: `(track, numbers)`: a track of the truth in parts of the picture's longer side,
                 and the clip's frames that belong to it, which are then those of the result.
+            span: First frame and the one before which to stop; default: all.
 
         Returns:
             A `Track` in parts of the picture's longer side.
@@ -445,7 +446,8 @@ class _Follower:
                 f"{clip.path} shows pictures of {_size(clip)} pixels: a face can be found in "
                 f"{tracking.MIN_SIDE}x{tracking.MIN_SIDE} at least, so leave out the landmarks."
             )
-        count = len(clip.times)
+        start, stop = span or (0, len(clip.times))
+        count = stop - start
         with (
             tempfile.TemporaryDirectory() as folder,
             writing(folder),
@@ -454,14 +456,14 @@ class _Follower:
             faces = tracking.track_faces(
                 clip.path,
                 folder,
-                0,
-                count,
+                start,
+                stop,
                 tracker_model=self.model,
                 workers=self.workers,
                 progress=bar.update,
             )
         if len(faces) < count:
-            raise clip.cut_off(len(faces))
+            raise clip.cut_off(start + len(faces))
         faces.points = faces.points / np.float32(max(clip.info.width, clip.info.height))
         numbers = np.arange(count) if near is None else near[1]
         first = np.searchsorted(faces.frame, numbers)

@@ -160,7 +160,7 @@ def summary(
         elif len(values) and np.isinf(values).all():
             result[name] = float(values[0])
             intervals[name], left_out[name] = None, 0
-    result["frames"] = len(scores["psnr"])
+    result["frames"] = len(scores["psnr"] if "psnr" in scores else next(iter(scores.values())))
     if "landmark_distance" in scores:
         result["detector_failures"] = left_out["landmark_distance"]
     return {**result, "intervals": intervals, "left_out": left_out}
