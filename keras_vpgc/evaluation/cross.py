@@ -19,9 +19,9 @@ from keras_vpgc.data.tracking import Track
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation.cross_pictures import SIDE, Pictures, picture_scores
 from keras_vpgc.evaluation.motion import correlations, motion_scores, signals, still_face
-from keras_vpgc.evaluation.pair import _align, _Clip, _Follower, _size, check_output
+from keras_vpgc.evaluation.pair import _align, _Clip, _Follower, check_output
 from keras_vpgc.evaluation.protocol import jsonable, summary
-from keras_vpgc.evaluation.target import open_target
+from keras_vpgc.evaluation.target import check_target, open_target
 from keras_vpgc.metrics import (
     FaceEmbedding,
     identity_distance,
@@ -164,18 +164,18 @@ def evaluate_cross(
             raise VPGCError(f"Only {len(numbers)} frames can be scored: give longer videos.")
         if target is None:
             notes.append("Without a target there is no identity and no relative sharpness.")
-        elif not Path(target).exists():
-            raise VPGCError(f"There is no target {target}: check the path.")
+        else:
+            check_target(target)
         embed = FaceEmbedding(embedding) if identity and target is not None else None
         if run is not None:
             path = partial / "driven.mp4"
             driven = {**options, "workers": workers, "tracker_model": tracker_model}
             asked = _drive(run, source, path, batch_size, driven, progress)
             clip = _Clip.open(path)
-        span = int(numbers[0]), int(numbers[-1]) + 1
-        one = follow(source, "tracking the driving clip", span=span)[numbers - span[0]]
+        tracker = follow, tracker_model, progress
+        one = _track(source, numbers, "the driving clip", *tracker)
         _check_seen(one, source, "the driving clip")
-        other = _track_result(clip, follow, tracker_model, progress)[places]
+        other = _track(clip, places, "the result", *tracker)
         if run is None:
             _check_seen(other, clip, "the result")
         tracks = {"driving": one, "result": other}
@@ -210,7 +210,7 @@ def evaluate_cross(
             "frames_without_face": without,
             "notes": notes,
             "protocol": {
-                "driving": {**source.describe(), "first_frame": span[0]},
+                "driving": {**source.describe(), "first_frame": int(numbers[0])},
                 "result": {**clip.describe(), "alignment": alignment},
                 "run": None if run is None else options,
                 "target": goal and goal.describe(),
@@ -239,6 +239,7 @@ def _protocol(embed, tracker_model, frame_rate, level, seed):
         "landmark_size": LANDMARK_SIZE,
         "picture_side": SIDE,
         "detector": tracking.tracker_name(),
+        "detected_side": f"pictures of less than {DETECTED_SIDE} pixels are enlarged to that",
         "model_sha256": assets.sha256(assets.find("face_landmarker", tracker_model)),
         "identity": None
         if embed is None
@@ -320,19 +321,22 @@ def _drive(run, source, path, batch_size, options, progress):
     return landmarks
 
 
-def _track_result(clip, follow, tracker_model, progress) -> Track:
-    if min(clip.info.width, clip.info.height) >= DETECTED_SIDE:
-        return follow(clip, "tracking the result")
+def _track(clip, numbers, what, follow, tracker_model, progress) -> Track:
+    """A face in each of these frames, the largest, in parts of the picture's longer side."""
+    title, span = f"tracking {what}", (int(numbers[0]), int(numbers[-1]) + 1)
+    smaller = min(clip.info.width, clip.info.height)
+    if smaller >= DETECTED_SIDE:
+        return follow(clip, title, span=span)[numbers - span[0]]
     import cv2
 
-    scale = DETECTED_SIDE / min(clip.info.width, clip.info.height)
+    scale = DETECTED_SIDE / smaller
     size = round(clip.info.width * scale), round(clip.info.height * scale)
     parts = []
     with (
         tracking.FaceTracker(tracker_model) as tracker,
-        _bar(len(clip.times), "tracking the result", progress) as bar,
+        _bar(len(numbers), title, progress) as bar,
     ):
-        for frame in clip.frames(np.arange(len(clip.times))):
+        for frame in clip.frames(numbers):
             frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
             parts.append(tracker.track([frame]))
             bar.update(1)
@@ -343,10 +347,7 @@ def _track_result(clip, follow, tracker_model, progress) -> Track:
 
 def _check_seen(track, clip, what):
     if not track.valid.any():
-        raise VPGCError(
-            f"No face was found in {clip.path}, {what}: give a video that shows one, of "
-            f"{tracking.MIN_SIDE} pixels or more (it is {_size(clip)})."
-        )
+        raise VPGCError(f"No face was found in {clip.path}, {what}: give a video that shows one.")
 
 
 def _square(track, clip) -> Crop:

@@ -14,6 +14,8 @@ from keras_vpgc.metrics import align_face
 
 # Frames that are looked at, evenly picked: of those that tell who it is, and of the others.
 GALLERY, HELD_OUT = 100, 60
+# Frames this much larger than the result's are not reduced: sampling anew costs more sharpness.
+NEARLY = 1.25
 # Of a video the last fifth is held out.
 HELD_OUT_PART = 0.2
 
@@ -68,6 +70,24 @@ def aligned(frames, landmarks) -> np.ndarray:
     return np.stack(chips) if chips else np.empty((0, 150, 150, 3), "uint8")
 
 
+def check_target(path) -> None:
+    """Refuse what can be no target, before the work.
+
+    Args:
+        path: A portrait folder, or a video that shows the person.
+
+    Raises:
+        VPGCError: if it is neither.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise VPGCError(f"There is no target {path}: check the path.")
+    if path.is_dir():
+        Portrait(path)
+    else:
+        video.probe(path)
+
+
 def open_target(path, side: int, tracker_model=None) -> Target:
     """The target's frames, at the resolution of the result: larger ones are reduced to it.
 
@@ -97,7 +117,7 @@ def open_target(path, side: int, tracker_model=None) -> Target:
 def _of_portrait(portrait, side):
     parts = [_evenly(portrait.indices("train"), GALLERY)]
     parts.append(_evenly(portrait.indices("test"), HELD_OUT))
-    frames = [portrait.frames(part, min(side, portrait.size)) for part in parts]
+    frames = [portrait.frames(part, _reduced(portrait.size, side)) for part in parts]
     return Target(portrait.path.name, *frames, *(portrait.landmarks[part] for part in parts))
 
 
@@ -117,7 +137,7 @@ def _of_video(path, side, tracker_model):
             "the person."
         )
     square = crops.choose_crop(track.points, seen, info.width, info.height)
-    size = min(side, int(square.size))
+    size = _reduced(int(square.size), side)
     frames = [crops.apply(frame, square, size) for frame in _frames(path, picked)]
     points = crops.to_crop(landmark_sets.landmarks(track.points), square)
     first = np.arange(len(picked)) < len(parts[0])
@@ -129,6 +149,10 @@ def _of_video(path, side, tracker_model):
         for group in groups
     ]
     return Target(path.name, *images, *(points[group] for group in groups))
+
+
+def _reduced(size, side):
+    return side if size > NEARLY * side else size
 
 
 def _frames(path, numbers):

@@ -6,7 +6,14 @@ import html
 import numpy as np
 
 from keras_vpgc.errors import missing_extra
-from keras_vpgc.visualization.coverage_report import MAIN, SECOND, STYLE, figure_of, plain_style
+from keras_vpgc.visualization.coverage_report import (
+    ALARM,
+    MAIN,
+    SECOND,
+    STYLE,
+    figure_of,
+    plain_style,
+)
 
 # A longer video is linked, not embedded.
 EMBEDDED_BYTES = 12_000_000
@@ -41,9 +48,11 @@ CURVES = (
 PER_FRAME = (
     ("head_motion_error", "Head motion error", "degrees"),
     ("expression_change_error", "Expression change error", ""),
-    ("identity_distance", "Identity distance", "0.6 tells persons apart"),
+    ("identity_distance", "Identity distance", ""),
     ("landmark_distance", "Landmarks asked for and found", "pixels at 512"),
 )
+# Of embeddings above it is another person.
+ANOTHER = 0.6
 
 
 def cross_table(result: dict) -> str:
@@ -92,15 +101,15 @@ def cross_report(result: dict, per_frame: dict, curves: dict, sheet: bytes, vide
         source = "cross.mp4"
     name = html.escape(protocol["driving"]["file"])
     target = protocol["target"]
-    shown = f" on {html.escape(target['name'])}" if target else ""
+    shown = html.escape(target["name"]) if target else "a face"
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in result["notes"])
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}{shown}</title><style>{STYLE}
+<title>{name} drives {shown}</title><style>{STYLE}
 video, .sheet {{ width: 100%; max-width: 1160px; border-radius: 8px; display: block; }}
 </style></head><body>
-<h1>How well {name} drives{shown}</h1>
+<h1>How well {name} drives {shown}</h1>
 <p>{result["frames"]} frames; means with {100 * protocol["interval"]["level"]:g}% intervals by
 stretches of one second. There is no true frame: what is detected in both clips is compared.</p>
 <video controls loop src="{source}"></video>
@@ -109,7 +118,8 @@ stretches of one second. There is no true frame: what is detected in both clips 
 <p>Head motion and expression change are against each clip's own rest, which retargeting may keep.
 A still face is what a result that never moves gets; the driving clip a frame late is near to the
 best, and its identity is the driving person's. Identity distances above 0.6 are of different
-persons by the network's training.</p>
+persons by the network's training. Flicker is measured where the driving face stands still; moving
+frames are left out.</p>
 <h2>Does it move when the driver moves?</h2>
 <div class="scroll">{_html(_correlation_rows(result))}</div>
 <h2>Over time</h2>
@@ -118,8 +128,8 @@ persons by the network's training.</p>
 <img class="sheet" alt="Frames of the driving clip, landmarks and result"
 src="data:image/png;base64,{base64.b64encode(sheet).decode()}">
 {f'<h2>Notes</h2><ul class="advice">{notes}</ul>' if notes else ""}
-<footer>The same numbers and the protocol are in cross.json, those of each frame in scores.npz.
-Curves: the driving clip blue, the result orange.</footer>
+<footer>The same numbers and the protocol are in cross.json, those of each frame in
+scores.npz.</footer>
 </body></html>
 """
 
@@ -176,9 +186,11 @@ def _plots(times, per_frame, curves):
 
         return draw
 
-    def alone(values, unit):
+    def alone(key, values, unit):
         def draw(axes):
             axes.plot(times, values, color=SECOND, linewidth=0.9)
+            if key == "identity_distance":
+                axes.axhline(ANOTHER, color=ALARM, linestyle="--", linewidth=1)
             axes.set_ylim(0, None)
             axes.set_xlabel("seconds")
             axes.set_ylabel(unit)
@@ -186,8 +198,9 @@ def _plots(times, per_frame, curves):
         return draw
 
     for key, title, unit in CURVES:
-        yield title, "Driving clip and result.", both(key, unit)
+        yield title, "The driving clip blue, the result orange.", both(key, unit)
     for key, title, unit in PER_FRAME:
         values = per_frame.get(f"result/{key}")
         if values is not None and np.isfinite(values).any():
-            yield title, "", alone(values, unit)
+            caption = "Dashed: above it is another person." if key == "identity_distance" else ""
+            yield title, caption, alone(key, values, unit)
