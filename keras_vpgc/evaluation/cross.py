@@ -278,9 +278,9 @@ def _columns(one, other, squares, shown, goal, embed, asked):
     if not len(goal.held_out):
         own["sharpness"] = picture_scores(goal.gallery)["sharpness"]
     usual = picture_scores(goal.gallery)["sharpness"].mean()
-    for values in columns.values():
-        if "sharpness" in values:
-            values["relative_sharpness"] = values["sharpness"] / usual
+    # The driving clip has a resolution of its own.
+    for values in (columns[RESULT], own):
+        values["relative_sharpness"] = values["sharpness"] / usual
     if embed is not None:
         gallery, held_out = (embed(chips) for chips in goal.chips())
         for values, vectors in (
@@ -396,6 +396,7 @@ def _place(folder):
             yield Path(name)
         return
     partial = folder / ".partial"
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with writing(folder, ELSEWHERE):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -403,8 +404,9 @@ def _place(folder):
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only if there is nothing in it
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # only if there is nothing in it
 
 
 def _write(folder, partial, found, per_frame, curves, pictures, source):

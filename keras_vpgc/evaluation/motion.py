@@ -66,6 +66,12 @@ def motion_scores(
     scores = motion_scores(driving, result, (Crop(0, 0, 1), Crop(0, 0, 1)))
     np.nanmean(scores["head_motion_error"])
     ```
+
+    References:
+        Ha et al., "MarioNETte: Few-shot Face Reenactment Preserving Identity of Unseen Targets",
+        AAAI 2020, scores the same three things: identity (CSIM), head pose (PRMSE, by Euler
+        angles; here by the one angle between orientations) and expression (AUCON, by action units;
+        here by blendshapes).
     """
     known = driving.valid & result.valid
     turns = [_turns(track.matrices, known) for track in (driving, result)]

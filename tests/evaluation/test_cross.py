@@ -256,7 +256,8 @@ def test_pictures_show_their_distortions(brief, frames, tmp_path):
         return evaluate_cross(brief, path, target=brief, identity=False, **QUICK)["scores"]
 
     blurred = scored("blurred", lambda i, x: cv2.GaussianBlur(x, (0, 0), 1.5))
-    assert blurred[RESULT]["relative_sharpness"] < 0.5 * blurred[LATE]["relative_sharpness"]
+    assert blurred[RESULT]["sharpness"] < 0.5 * blurred[LATE]["sharpness"]
+    assert blurred[RESULT]["relative_sharpness"] < 0.6 * blurred[OWN]["relative_sharpness"]
     shaken = scored("shaken", lambda i, x: np.roll(x, i % 2, axis=1))
     for name in ("jitter", "flicker"):
         assert shaken[RESULT][name] > 1.5 * shaken[LATE][name]
@@ -337,5 +338,7 @@ def test_bad_input_is_said_before_anything_is_written(brief, frames, run, tmp_pa
         evaluate_cross(blank, brief, output=target, **QUICK)
     with pytest.raises(VPGCError, match="is a file: give a folder"):
         evaluate_cross(brief, brief, output=tmp_path / "file", **QUICK)
-    assert not target.exists()
+    with pytest.raises(VPGCError, match="There is no puppet"):
+        evaluate_cross(brief, run=tmp_path / "none" / "puppet.keras", **QUICK)
+    assert not target.exists() and not (tmp_path / "none").exists()
     assert evaluate_cross(brief, short, align=True, **QUICK)["frames"] == 15

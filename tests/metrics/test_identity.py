@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from keras import ops
 from skimage.data import astronaut
 
 from keras_vpgc import VPGCError, assets
-from keras_vpgc.data import landmark_sets, tracking
+from keras_vpgc.data import landmark_sets, tracking, video
 from keras_vpgc.metrics import (
     FaceEmbedding,
     IdentitySimilarity,
@@ -120,6 +122,21 @@ def mirrored(points):
     result[[45, 42, 36, 39, 33]] = points[[36, 39, 45, 42, 33]]
     result[:, 0] = 511 - result[:, 0]
     return result
+
+
+@pytest.mark.once
+def test_real_persons_are_told_apart(embed, test_data):
+    chips, who = [], []
+    with tracking.FaceTracker() as tracker:
+        for name in ("franck.webm", "obama.mov", "expressive_woman_480.mp4"):
+            frames = list(itertools.islice(video.read_frames(test_data / name), 0, 121, 40))
+            points = landmark_sets.landmarks(tracker.track(frames).points)
+            chips += [align_face(x, p) for x, p in zip(frames, points, strict=True)]
+            who += [name] * len(frames)
+    vectors, who = embed(np.stack(chips)), np.array(who)
+    distances = np.stack([identity_distance(x, vectors) for x in vectors])
+    same = who[:, None] == who
+    assert distances[same].max() < 0.6 < distances[~same].min()
 
 
 @pytest.mark.once
