@@ -15,9 +15,14 @@ from keras_vpgc.data import crop as crops
 from keras_vpgc.data import landmark_sets, sound, tracking, video
 from keras_vpgc.data.crop import Crop
 from keras_vpgc.data.prepare import _bar, frame_range
-from keras_vpgc.data.tracking import Track
 from keras_vpgc.errors import VPGCError, check_writable, writing
-from keras_vpgc.evaluation.cross_pictures import SIDE, Pictures, picture_scores
+from keras_vpgc.evaluation.cross_pictures import (
+    DETECTED_SIDE,
+    SIDE,
+    Pictures,
+    picture_scores,
+    track_faces,
+)
 from keras_vpgc.evaluation.motion import correlations, motion_scores, signals, still_face
 from keras_vpgc.evaluation.pair import _align, _Clip, _Follower, check_output
 from keras_vpgc.evaluation.protocol import jsonable, summary
@@ -33,8 +38,6 @@ from keras_vpgc.visualization.cross_report import cross_report, cross_table
 
 RESULT, LATE, STILL, OWN = "result", "driving, a frame late", "a still face", "target's own frames"
 LANDMARK_SIZE = 512
-# Smaller pictures are enlarged for the detector.
-DETECTED_SIDE = 256
 # What drives a run, where nothing is said.
 UNDRIVEN = {
     "retargeting": "auto",
@@ -173,9 +176,9 @@ def evaluate_cross(
             asked = _drive(run, source, path, batch_size, driven, progress)
             clip = _Clip.open(path)
         tracker = follow, tracker_model, progress
-        one = _track(source, numbers, "the driving clip", *tracker)
+        one = track_faces(source, numbers, "the driving clip", *tracker)
         _check_seen(one, source, "the driving clip")
-        other = _track(clip, places, "the result", *tracker)
+        other = track_faces(clip, places, "the result", *tracker)
         if run is None:
             _check_seen(other, clip, "the result")
         tracks = {"driving": one, "result": other}
@@ -212,7 +215,7 @@ def evaluate_cross(
             "protocol": {
                 "driving": {**source.describe(), "first_frame": int(numbers[0])},
                 "result": {**clip.describe(), "alignment": alignment},
-                "run": None if run is None else options,
+                "run": None if run is None else {"name": Path(run).name, **options},
                 "target": goal and goal.describe(),
                 "squares": {name: vars(square) for name, square in squares.items()},
                 **_protocol(embed, tracker_model, rate, level, seed),
@@ -319,30 +322,6 @@ def _drive(run, source, path, batch_size, options, progress):
             for frame in frames:
                 writer.write(frame)
     return landmarks
-
-
-def _track(clip, numbers, what, follow, tracker_model, progress) -> Track:
-    """A face in each of these frames, the largest, in parts of the picture's longer side."""
-    title, span = f"tracking {what}", (int(numbers[0]), int(numbers[-1]) + 1)
-    smaller = min(clip.info.width, clip.info.height)
-    if smaller >= DETECTED_SIDE:
-        return follow(clip, title, span=span)[numbers - span[0]]
-    import cv2
-
-    scale = DETECTED_SIDE / smaller
-    size = round(clip.info.width * scale), round(clip.info.height * scale)
-    parts = []
-    with (
-        tracking.FaceTracker(tracker_model) as tracker,
-        _bar(len(numbers), title, progress) as bar,
-    ):
-        for frame in clip.frames(numbers):
-            frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
-            parts.append(tracker.track([frame]))
-            bar.update(1)
-    track = Track.join(parts)
-    track.points = track.points / np.float32(max(size))
-    return track
 
 
 def _check_seen(track, clip, what):

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 
 from keras_vpgc.data import crop as crops
-from keras_vpgc.data import landmark_sets
+from keras_vpgc.data import landmark_sets, tracking
 from keras_vpgc.data.crop import Crop
 from keras_vpgc.data.prepare import _bar
+from keras_vpgc.data.tracking import Track
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.metrics import align_face, flicker, sharpness, still_pairs
 from keras_vpgc.visualization import contact_sheet, draw_landmarks
@@ -14,6 +15,8 @@ from keras_vpgc.visualization.sheets import write
 
 # Side in pixels of the square around the face at which sharpness and flicker are stated.
 SIDE = 256
+# Smaller pictures are enlarged to that for the detector.
+DETECTED_SIDE = 256
 # Frames looked at together.
 BATCH = 16
 # Faces of the driving person that are compared with the target's, evenly picked.
@@ -46,6 +49,42 @@ def picture_scores(frames, before=None) -> dict[str, np.ndarray]:
         for name, values in (("sharpness", sharpness(part)[1:]), ("flicker", flicker(None, part))):
             found[name].append(keras.ops.convert_to_numpy(values)[:count])
     return {name: np.concatenate([np.zeros(0), *parts]) for name, parts in found.items()}
+
+
+def track_faces(clip, numbers, what: str, follow, tracker_model, progress: bool) -> Track:
+    """A face in each of some frames, the largest, in parts of the picture's longer side.
+
+    Args:
+        clip: The clip, see `keras_vpgc.evaluation.pair`.
+        numbers: Int `(n,)`, never falling.
+        what: What it is, for the progress bar.
+        follow: Tracks large pictures in several processes, see there.
+        tracker_model: Path of `face_landmarker.task`.
+        progress: Show a progress bar?
+
+    Returns:
+        A `Track` of n frames.
+    """
+    title, span = f"tracking {what}", (int(numbers[0]), int(numbers[-1]) + 1)
+    smaller = min(clip.info.width, clip.info.height)
+    if smaller >= DETECTED_SIDE:
+        return follow(clip, title, span=span)[numbers - span[0]]
+    import cv2
+
+    scale = DETECTED_SIDE / smaller
+    size = round(clip.info.width * scale), round(clip.info.height * scale)
+    parts = []
+    with (
+        tracking.FaceTracker(tracker_model) as tracker,
+        _bar(len(numbers), title, progress) as bar,
+    ):
+        for frame in clip.frames(numbers):
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+            parts.append(tracker.track([frame]))
+            bar.update(1)
+    track = Track.join(parts)
+    track.points = track.points / np.float32(max(size))
+    return track
 
 
 class Pictures:

@@ -140,7 +140,8 @@ def _of_video(path, side, tracker_model):
     size = _reduced(int(square.size), side)
     frames = [crops.apply(frame, square, size) for frame in _frames(path, picked)]
     points = crops.to_crop(landmark_sets.landmarks(track.points), square)
-    first = np.arange(len(picked)) < len(parts[0])
+    # A file that was cut off has less than it announces.
+    first = np.arange(len(seen)) < len(parts[0])
     groups = [np.flatnonzero(seen & group) for group in (first, ~first)]
     images = [
         np.stack([frames[i] for i in group])
