@@ -51,7 +51,7 @@ PER_FRAME = (
     ("identity_distance", "Identity distance", ""),
     ("landmark_distance", "Landmarks asked for and found", "pixels at 512"),
 )
-# Of embeddings above it is another person.
+# Distance of embeddings above which they are probably of two persons.
 ANOTHER = 0.6
 
 
@@ -202,5 +202,7 @@ def _plots(times, per_frame, curves):
     for key, title, unit in PER_FRAME:
         values = per_frame.get(f"result/{key}")
         if values is not None and np.isfinite(values).any():
-            caption = "Dashed: above it is another person." if key == "identity_distance" else ""
+            caption = (
+                "Dashed: above it is probably another person." if key == "identity_distance" else ""
+            )
             yield title, caption, alone(key, values, unit)
