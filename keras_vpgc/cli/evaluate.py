@@ -14,9 +14,39 @@ def command(
         Path | None, typer.Option(help="A predicted video of any system, instead of a run.")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="The true video for it.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the scores of two videos.")
+    driving: Annotated[
+        Path | None,
+        typer.Option(help="The video that drives the run or drove the predicted one: no truth."),
     ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --driving: portrait folder or video of the person shown; default: a run's."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the scores of two videos, or of driving."),
+    ] = None,
+    retargeting: Annotated[
+        str, typer.Option(help="Driving a run: auto, none, relative or absolute.")
+    ] = "auto",
+    neutral: Annotated[
+        float | None, typer.Option(min=0, help="Driving a run: second of the face at rest.")
+    ] = None,
+    motion: Annotated[
+        float, typer.Option(min=0, max=1, help="Driving a run: strength of the head motion.")
+    ] = 1.0,
+    guard: Annotated[str, typer.Option(help="Driving a run: warn, clamp or off.")] = "warn",
+    start: Annotated[
+        str | None, typer.Option(help="Driving a run: where to begin, seconds or H:M:S.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Driving a run: where to stop, seconds or H:M:S.")
+    ] = None,
+    identity: Annotated[
+        bool, typer.Option(help="With --driving: whose face is it, by a face embedding?")
+    ] = True,
     size: Annotated[
         int, typer.Option(help="Two videos: side of the face's square, and of landmark distances.")
     ] = 512,
@@ -39,12 +69,41 @@ def command(
     ] = None,
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
 ):
-    """Score a puppet on its held-out frames, or any predicted video against the true one.
+    """Score a puppet on its held-out frames, a predicted video against the true one, or a driven
+    face against its driver.
 
     Example: vpgc evaluate runs/me
 
     Example: vpgc evaluate --prediction driven.mp4 --truth truth.mp4 -o scores
+
+    Example: vpgc evaluate runs/me --driving friend.mp4
+
+    Example: vpgc evaluate --prediction theirs.mp4 --driving friend.mp4 --target data/me -o scores
     """
+    options = {"retargeting": retargeting, "neutral": neutral, "motion": motion, "guard": guard}
+    if driving is not None:
+        _cross(
+            driving,
+            prediction,
+            run,
+            truth,
+            output,
+            **options,
+            start=start,
+            end=end,
+            target=target,
+            align=align,
+            identity=identity,
+            batch_size=batch_size,
+            workers=workers,
+            tracker_model=tracker_model,
+        )
+        return
+    if (*options.values(), start, end, target) != ("auto", None, 1.0, "warn", None, None, None):
+        raise VPGCError(
+            "The options of retargeting, --start, --end and --target go with --driving VIDEO: give "
+            "it too."
+        )
     videos = prediction is not None or truth is not None
     if videos == (run is not None) or (prediction is None) != (truth is None):
         raise VPGCError(
@@ -82,6 +141,28 @@ def command(
     )
     typer.echo(result["table"])
     typer.echo(f"Look at {run / 'evaluation' / 'report.html'}; all numbers are beside it.")
+
+
+def _cross(driving, prediction, run, truth, output, *, start, end, **options):
+    from keras_vpgc.cli.reenact import warnings_in_one_line
+    from keras_vpgc.data.shots import parse_time
+    from keras_vpgc.evaluation.cross import evaluate_cross
+
+    if truth is not None or (prediction is None) == (run is None):
+        raise VPGCError(
+            "With --driving there is no truth: give RUN, or --prediction, and leave out --truth."
+        )
+    with warnings_in_one_line():
+        result = evaluate_cross(
+            driving,
+            prediction,
+            run=run,
+            output=output,
+            start=None if start is None else parse_time(start),
+            end=None if end is None else parse_time(end),
+            **options,
+        )
+    say(result, result["folder"])
 
 
 def network(lpips: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """`vpgc reenact`."""
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -46,16 +47,7 @@ def command(
     from keras_vpgc.data.shots import parse_time
     from keras_vpgc.reenactment import reenact
 
-    with warnings.catch_warnings():
-        shown = warnings.showwarning
-
-        def one_line(message, category, *place):
-            if category is UserWarning:
-                typer.echo(f"vpgc: {message}", err=True)
-            else:
-                shown(message, category, *place)
-
-        warnings.showwarning = one_line
+    with warnings_in_one_line():
         path = reenact(
             run,
             driving,
@@ -72,3 +64,19 @@ def command(
             tracker_model=tracker_model,
         )
     typer.echo(f"{path} is ready.")
+
+
+@contextlib.contextmanager
+def warnings_in_one_line():
+    """Say the user's warnings as the command says all else."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def one_line(message, category, *place):
+            if category is UserWarning:
+                typer.echo(f"vpgc: {message}", err=True)
+            else:
+                shown(message, category, *place)
+
+        warnings.showwarning = one_line
+        yield

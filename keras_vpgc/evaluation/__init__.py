@@ -1,11 +1,12 @@
 """Scoring a puppet: metrics, baselines, tables."""
 
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
-from keras_vpgc.evaluation.bootstrap import bootstrap_interval
+from keras_vpgc.evaluation.bootstrap import bootstrap_correlation, bootstrap_interval
 from keras_vpgc.evaluation.paired import paired_differences
 from keras_vpgc.evaluation.protocol import evaluate_frames, find_landmarks, summary, table
 
 __all__ = [
+    "bootstrap_correlation",
     "bootstrap_interval",
     "evaluate_frames",
     "find_landmarks",

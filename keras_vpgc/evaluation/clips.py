@@ -130,7 +130,7 @@ def open_all(systems: dict, truth, align: bool, smallest: int, notes: list[str])
             notes.append(
                 f"The frames of {name} are {clip.size} and were scaled to the truth's {true.size}."
             )
-    pairs = {name: _align(clip, true, align, notes, name) for name, clip in clips.items()}
+    pairs = {name: align_frames(clip, true, align, notes, name) for name, clip in clips.items()}
     common = min(len(shown) for shown, _, _ in pairs.values())
     places = {name: numbers[:common] for name, (_, numbers, _) in pairs.items()}
     places[FLOOR] = next(iter(pairs.values()))[0][:common]
@@ -150,8 +150,17 @@ def _check_shape(clip, true):
         )
 
 
-def _align(clip, true, align, notes, name):
-    """Numbers of the true and the predicted frames that belong together, and how."""
+def align_frames(clip, true, align, notes, name, reference="the truth"):
+    """Numbers of the true and the predicted frames that belong together, and how.
+
+    Args:
+        clip: The predicted `Clip`.
+        true: The true one.
+        align: See `score_videos`.
+        notes: Sentences are added.
+        name: What these call the prediction.
+        reference: What they call the truth.
+    """
     counts = len(true.times), len(clip.times)
     rates = true.info.frame_rate, clip.info.frame_rate
     apart = abs(rates[0] / rates[1] - 1)
@@ -164,8 +173,8 @@ def _align(clip, true, align, notes, name):
                     f"of one length, or score the first {common} by --align."
                 )
             notes.append(
-                f"{name} has {counts[1]} frames and the truth {counts[0]}: the first {common} were "
-                "scored."
+                f"{name} has {counts[1]} frames and {reference} {counts[0]}: the first {common} "
+                "were scored."
             )
         return np.arange(common), np.arange(common), "frame by frame"
     seconds = [x.times[-1] + 1 / x.info.frame_rate for x in (true, clip)]
@@ -177,7 +186,7 @@ def _align(clip, true, align, notes, name):
         )
     if abs(seconds[0] - seconds[1]) > 1 / min(rates) + 1e-3:
         notes.append(
-            f"{name} lasts {seconds[1]:.2f} s and the truth {seconds[0]:.2f} s: the first "
+            f"{name} lasts {seconds[1]:.2f} s and {reference} {seconds[0]:.2f} s: the first "
             f"{min(seconds):.2f} s were scored."
         )
         shown = np.flatnonzero(true.times < min(seconds) - 1e-3)
@@ -187,8 +196,8 @@ def _align(clip, true, align, notes, name):
     nearest = np.searchsorted(middles, true.times[shown])
     repeated = len(nearest) - len(np.unique(nearest))
     notes.append(
-        f"{name} has {rates[1]:g} frames a second and the truth {rates[0]:g}: each true frame was "
-        f"compared with the nearest in time; {repeated} predicted frames came again."
+        f"{name} has {rates[1]:g} frames a second and {reference} {rates[0]:g}: each frame of "
+        f"{reference} was compared with the nearest in time; {repeated} of {name} came again."
     )
     return shown, nearest, "nearest in time"
 

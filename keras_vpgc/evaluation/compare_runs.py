@@ -1,17 +1,18 @@
 """Several runs on one portrait, and what needs no training, in one table."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from keras_vpgc.data import landmark_sets
-from keras_vpgc.data.portrait import Portrait, fill
+from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.tracking import FaceTracker
-from keras_vpgc.errors import VPGCError, writing
-from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
-from keras_vpgc.evaluation.pair import check_output, write
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.evaluation.held_out import MEAN, drive_part, untrained
+from keras_vpgc.evaluation.output import check_output, publish
+from keras_vpgc.evaluation.paired import paired_differences, paired_table
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
     COLUMNS,
@@ -28,7 +29,6 @@ from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet
 
 LANDMARK_SIZE = 512
-MEAN = "mean training frame"
 COMPARED = (*COLUMNS, *(c for c in ALL_COLUMNS if c[0] == "mouth_distance_centered"))
 
 
@@ -66,7 +66,7 @@ def compare_runs(
 
     Returns:
         What `comparison.json` holds: `rows` (name -> what `summary` returns), `table` (Markdown),
-        `intervals` (Markdown), `notes` and `protocol`.
+        `intervals` (Markdown), `pairs` (of the runs, see `paired_differences`) and `protocol`.
 
     Raises:
         VPGCError: without a run, for a run of another portrait or of another size than the
@@ -134,7 +134,7 @@ def compare_runs(
             "rows": rows,
             "table": table(rows, COMPARED),
             "intervals": interval_table(rows),
-            "notes": [],
+            "pairs": paired_differences({name: result[name] for name in runs}, portrait.frame_rate),
             "protocol": {
                 "source": portrait.info["source"],
                 "part": part,
@@ -151,54 +151,15 @@ def compare_runs(
     )
     if folder is not None:
         sheet = contact_sheet(list(shown.values()), list(shown))
-        with writing(folder):
-            write(folder, "comparison", compared, _flat(result, held))
-            (folder / "contact_sheet.png").write_bytes(_png(sheet))
+        with publish(folder) as partial:
+            text = json.dumps(compared, indent=1, ensure_ascii=False)
+            (partial / "comparison.json").write_text(text, encoding="utf-8")
+            parts = compared["table"], compared["intervals"], paired_table(compared["pairs"])
+            text = "\n\n".join(filter(None, parts))
+            (partial / "comparison.md").write_text(f"{text}\n", encoding="utf-8")
+            np.savez_compressed(partial / "scores.npz", **_flat(result, held))
+            (partial / "contact_sheet.png").write_bytes(_png(sheet))
     return compared
-
-
-def drive_part(puppet, portrait, part: str, batch_size: int = 8, progress=None) -> np.ndarray:
-    """A puppet's frames for the usable frames of a part of a portrait.
-
-    Args:
-        puppet: A `Puppet`.
-        portrait: A `Portrait`.
-        part: See `Portrait.indices`.
-        batch_size: Frames computed at once.
-        progress: Optional callable that is told the number of frames just done.
-
-    Returns:
-        uint8 `(n, s, s, 3)`, one for each of `portrait.indices(part)`.
-    """
-    # The driver sees neighbouring frames: drive whole stretches, keep the frames with a face.
-    held = portrait.indices(part)
-    points = fill(portrait.points, portrait.valid)
-    driving = landmark_sets.landmarks(points, puppet.model.landmark_set)
-    stretches = [np.arange(*ends) for ends in portrait.ranges(part)]
-    return np.concatenate(
-        [
-            puppet.drive(driving[x], batch_size, progress)[np.isin(x, held)]
-            for x in stretches
-            if len(x)
-        ]
-    )
-
-
-def untrained(portrait, part: str, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The baselines without training: name and frames, uint8 `(n, size, size, 3)`, one by one.
-
-    Args:
-        portrait: A `Portrait`.
-        part: The part whose landmarks are followed.
-        size: Side of the frames in pixels.
-    """
-    held, train, clip = portrait.indices(part), portrait.indices("train"), portrait.landmarks
-    train_frames = portrait.frames(train, size)
-    nearest = nearest_frames(clip[train], clip[held])
-    yield "nearest training frame", train_frames[nearest]
-    warped = warp_frames(train_frames[nearest], clip[train][nearest], clip[held])
-    yield "nearest frame, warped", warped
-    yield MEAN, np.broadcast_to(mean_frame(train_frames), (len(held), size, size, 3))
 
 
 def _systems(runs, portrait, part, size, batch_size, progress):

@@ -160,7 +160,7 @@ def summary(
         elif np.isinf(values).any():
             result[name] = float(values[np.isinf(values)][0])
             intervals[name], left_out[name] = None, int(np.isnan(values).sum())
-    result["frames"] = len(scores["psnr"])
+    result["frames"] = len(scores["psnr"] if "psnr" in scores else next(iter(scores.values())))
     if "landmark_distance" in scores:
         result["detector_failures"] = left_out["landmark_distance"]
     return {**result, "intervals": intervals, "left_out": left_out}

@@ -111,31 +111,14 @@ def evaluate_run(
     held_out, train = portrait.indices(part), portrait.indices("train")
     if not len(held_out):
         raise VPGCError(f"The {part} part of {folder} has no frame with a face.")
-    # The driver sees neighbouring frames: drive whole stretches, keep the frames with a face.
-    stretches = [np.arange(*ends) for ends in portrait.ranges(part)]
-    total = sum(map(len, stretches))
-    clip = portrait.landmarks
-    points = fill(portrait.points, portrait.valid)
-    driving = landmark_sets.landmarks(points, puppet.model.landmark_set)
+    total = sum(last - first for first, last in portrait.ranges(part))
     with tqdm(total=total, desc="driving", unit="frame", disable=not progress) as bar:
-        driven = np.concatenate(
-            [
-                puppet.drive(driving[x], batch_size, bar.update)[np.isin(x, held_out)]
-                for x in stretches
-                if len(x)
-            ]
-        )
+        driven = drive_part(puppet, portrait, part, batch_size, bar.update)
     truth = portrait.frames(held_out, size)
-    train_frames = portrait.frames(train, size)
-    nearest = nearest_frames(clip[train], clip[held_out])
     systems = {"driven": driven}
     if autoencoder is not None:
         systems["reconstructed"] = _reconstruct(autoencoder, truth, batch_size)
-    systems["nearest training frame"] = train_frames[nearest]
-    systems["nearest frame, warped"] = warp_frames(
-        train_frames[nearest], clip[train][nearest], clip[held_out]
-    )
-    systems["mean training frame"] = np.broadcast_to(mean_frame(train_frames), truth.shape)
+    systems |= untrained(portrait, part, size)
 
     found: dict[str, np.ndarray] = {}
     tracker_name = None

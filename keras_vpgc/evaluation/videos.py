@@ -1,6 +1,5 @@
 """Scoring videos of any system against a true one."""
 
-import tempfile
 from typing import Any
 
 import keras
@@ -8,13 +7,14 @@ import numpy as np
 
 from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
-from keras_vpgc.data import landmark_sets, parallel, tracking
+from keras_vpgc.data import landmark_sets, tracking
 from keras_vpgc.data.coverage import pose_angles
 from keras_vpgc.data.crop import Crop
 from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
-from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.clips import FLOOR, TRUTH, open_all, spans
+from keras_vpgc.evaluation.follower import Follower
 from keras_vpgc.evaluation.pictures import Pictures
 from keras_vpgc.evaluation.protocol import landmark_scores, summary
 from keras_vpgc.evaluation.scorer import Features, Scorer, check_net
@@ -95,7 +95,7 @@ def score_videos(
     regions = REGIONS[crop] if landmarks else ("full",)
     notes: list[str] = []
     failures: dict[str, str] = {}
-    follow = _Follower(workers, tracker_model, progress)
+    follow = Follower(workers, tracker_model, progress)
     smallest = tracking.MIN_SIDE if landmarks else 0
     true, clips, places, alignment = open_all(systems, truth, align, smallest, notes)
     shown = places[FLOOR]
@@ -270,55 +270,6 @@ def _leave_out(scores, frames):
     pairs = frames[1:] | frames[:-1]
     for values in scores.values():
         values[frames if len(values) == len(frames) else pairs] = np.nan
-
-
-class _Follower:
-    """Tracks the faces of whole clips in several processes."""
-
-    def __init__(self, workers, model, progress):
-        if workers is not None and workers < 1:
-            raise VPGCError(f"workers = {workers} is impossible: give 1 or more.")
-        self.workers = workers or parallel.default_workers()
-        self.model, self.progress = model, progress
-
-    def __call__(self, clip, title, near=None) -> Track:
-        """A face in each frame of a clip: the largest, or the nearest to another track's.
-
-        Args:
-            clip: A `Clip`.
-            title: Of the progress bar.
-            near: `(track, numbers)`: a track of the truth in parts of the picture's longer side,
-                and the clip's frames that belong to it, which are then those of the result.
-
-        Returns:
-            A `Track` in parts of the picture's longer side.
-        """
-        count = len(clip.times)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            writing(folder),
-            _bar(count, title, self.progress) as bar,
-        ):
-            faces = tracking.track_faces(
-                clip.path,
-                folder,
-                0,
-                count,
-                tracker_model=self.model,
-                workers=self.workers,
-                progress=bar.update,
-            )
-        faces.points = faces.points / np.float32(max(clip.info.width, clip.info.height))
-        numbers = np.arange(count) if near is None else near[1]
-        first = np.searchsorted(faces.frame, numbers)
-        last = np.searchsorted(faces.frame, numbers, side="right")
-        # The tracker gives a frame's faces by their size.
-        chosen = np.where((last > first) & ~np.isin(numbers, clip.lost), first, -1)
-        if near is not None:
-            for i in np.flatnonzero((chosen >= 0) & (last - first > 1) & near[0].valid):
-                apart = faces.points[first[i] : last[i], :, :2] - near[0].points[i, :, :2]
-                chosen[i] += int(np.linalg.norm(apart, axis=-1).mean(1).argmin())
-        return faces.track(chosen)
 
 
 def _choose_square(track, clip) -> Crop:

@@ -3,6 +3,13 @@
 from keras_vpgc.metrics.expression_error import expression_error
 from keras_vpgc.metrics.flicker import Flicker, flicker, still_pairs
 from keras_vpgc.metrics.head_pose_error import head_pose_error
+from keras_vpgc.metrics.identity import (
+    FaceEmbedding,
+    IdentitySimilarity,
+    align_face,
+    identity_distance,
+    identity_similarity,
+)
 from keras_vpgc.metrics.jitter import Jitter, jitter
 from keras_vpgc.metrics.landmark_distance import MOUTH_POINTS, LandmarkDistance, landmark_distance
 from keras_vpgc.metrics.lpips import LPIPS
@@ -15,13 +22,18 @@ __all__ = [
     "MOUTH_POINTS",
     "PSNR",
     "SSIM",
+    "FaceEmbedding",
     "Flicker",
+    "IdentitySimilarity",
     "Jitter",
     "LandmarkDistance",
     "Sharpness",
+    "align_face",
     "expression_error",
     "flicker",
     "head_pose_error",
+    "identity_distance",
+    "identity_similarity",
     "jitter",
     "landmark_distance",
     "psnr",

@@ -83,28 +83,17 @@ def reenact(
             puppet, driving, output, start, end, side_by_side, batch_size, overwrite, progress
         )
     info = video.probe(driving)
-    rest = None
-    if neutral is not None:
-        first, last = frame_range(driving, start, end)
-        rest = int(np.searchsorted(video.frame_times(driving), neutral, "right")) - 1 - first
-        if not 0 <= rest < last - first:
-            raise VPGCError(
-                f"Second {neutral:g} is not in the part of {driving} that drives: choose another "
-                "--neutral."
-            )
-    track = track_clip(
-        driving, start=start, end=end, tracker_model=tracker_model, progress=progress
-    )
-    sha256 = assets.sha256(driving)
-    landmarks = puppet.landmarks_of(
-        track,
-        (info.width, info.height),
-        sha256,
-        retargeting,
-        neutral=rest,
+    landmarks, track, sha256 = driving_landmarks(
+        puppet,
+        driving,
+        retargeting=retargeting,
+        neutral=neutral,
         motion=motion,
         guard=guard,
+        start=start,
+        end=end,
         tracker_model=tracker_model,
+        progress=progress,
     )
     if side_by_side:
         if puppet.metadata["source_sha256"] == sha256:
@@ -122,6 +111,75 @@ def reenact(
                     frame = beside([crops.apply(next(source), crop, puppet.size), frame])
                 writer.write(frame)
     return Path(output)
+
+
+def driving_landmarks(
+    puppet: Puppet,
+    driving,
+    *,
+    retargeting: str = "auto",
+    neutral: float | None = None,
+    motion: float = 1.0,
+    guard: str = "warn",
+    start: float | None = None,
+    end: float | None = None,
+    workers: int | None = None,
+    tracker_model=None,
+    progress: bool = True,
+):
+    """Landmarks by which a video drives a puppet.
+
+    Args:
+        puppet: A `Puppet`.
+        driving: The driving video.
+        retargeting, neutral, motion, guard, start, end, tracker_model, progress: See `reenact`.
+        workers: Processes that track; default: one a core.
+
+    Returns:
+        Landmarks float32 `(n, 68, 2)` (78 with irises) in the puppet's crop, one entry for each
+        frame of `keras_vpgc.data.prepare.frame_range(driving, start, end)`; the clip's `Track`; and
+        the file's SHA-256.
+
+    Raises:
+        VPGCError: see `reenact`.
+
+    Example:
+
+    ```python
+    landmarks, track, _ = driving_landmarks(puppet, "friend.mp4", retargeting="relative")
+    frames = puppet.drive(landmarks)
+    ```
+    """
+    info = video.probe(driving)
+    rest = None
+    if neutral is not None:
+        first, last = frame_range(driving, start, end)
+        rest = int(np.searchsorted(video.frame_times(driving), neutral, "right")) - 1 - first
+        if not 0 <= rest < last - first:
+            raise VPGCError(
+                f"Second {neutral:g} is not in the part of {driving} that drives: choose another "
+                "--neutral."
+            )
+    track = track_clip(
+        driving,
+        start=start,
+        end=end,
+        workers=workers,
+        tracker_model=tracker_model,
+        progress=progress,
+    )
+    sha256 = assets.sha256(driving)
+    landmarks = puppet.landmarks_of(
+        track,
+        (info.width, info.height),
+        sha256,
+        retargeting,
+        neutral=rest,
+        motion=motion,
+        guard=guard,
+        tracker_model=tracker_model,
+    )
+    return landmarks, track, sha256
 
 
 def _reenact_contours(

@@ -78,3 +78,19 @@ def test_exactly_one_of_the_two_ways(vpgc, videos, tmp_path):  # noqa: F811
     refused(
         vpgc("evaluate", "--prediction", late, "--truth", tmp_path / "gone.mp4"), "There is no file"
     )
+
+
+def test_a_result_is_scored_against_its_driver(vpgc, videos, tmp_path):  # noqa: F811
+    truth, late = videos
+    target = tmp_path / "scores"
+    code, out, _ = vpgc(
+        "evaluate", "--prediction", late, "--driving", truth, "--target", truth, "-o", target,
+        "--no-identity",
+    )  # fmt: skip
+    assert code == 0 and "| head motion error (°) ↓ |" in out and f"are in {target}" in out
+    assert (target / "report.html").is_file() and (target / "cross.mp4").is_file()
+    way = "give RUN, or --prediction, and leave out --truth"
+    refused(vpgc("evaluate", "--driving", truth), way)
+    refused(vpgc("evaluate", "--driving", truth, "--prediction", late, "--truth", truth), way)
+    refused(vpgc("evaluate", tmp_path, "--motion", 0.5), "go with --driving VIDEO")
+    refused(vpgc("evaluate", "--prediction", late, "--driving", truth, "--start", 1), "finished")

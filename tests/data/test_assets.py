@@ -200,8 +200,8 @@ def test_damaged_cached_copy_that_cannot_be_fetched_again(thing, cache, monkeypa
         assets.find("thing")
 
 
-@pytest.mark.parametrize("name", ["lpips_vgg", "lpips_alex"])
-def test_lpips_weights_are_served_by_the_registry(name):
+@pytest.mark.parametrize("name", ["lpips_vgg", "lpips_alex", "face_embedding"])
+def test_weights_are_served_by_the_registry(name):
     """The real thing, into the user's own cache."""
     path = assets.find(name)
     assert assets.sha256(path) == assets.ASSETS[name].sha256

@@ -1,0 +1,122 @@
+"""The sound of a video, for another that shows the same seconds."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from keras_vpgc.data import video
+from keras_vpgc.errors import writing
+
+CHUNK = 1024  # samples of a frame of AAC
+
+
+def add_sound(silent, source, target, start: float = 0.0) -> bool:
+    """Copy a video and give it another one's sound, as AAC.
+
+    Sample 0 of the result is the one that the source plays when its picture of second `start`
+    appears; the sound ends with the picture. Nothing is written where the source has no sound that
+    can be decoded.
+
+    Args:
+        silent: The video whose picture is taken as it is.
+        source: The video whose sound is taken.
+        target: The file to write, of the silent one's format.
+        start: Second of the source, from its first frame on, at which the sound begins.
+
+    Returns:
+        Was a file written?
+
+    Raises:
+        VPGCError: if a video cannot be read or the target cannot be written.
+
+    Example:
+
+    ```python
+    add_sound("driven.mp4", "friend.mov", "with_sound.mp4")
+    ```
+    """
+    import av
+
+    if not video.probe(source).has_sound:
+        return False
+    seconds = video.probe(silent).duration
+    with av.open(os.path.abspath(source)) as opened:
+        first = next(opened.decode(video=0))
+        origin = first.time or 0.0
+    target = Path(target)
+    try:
+        with (
+            av.open(os.path.abspath(source)) as sounding,
+            av.open(os.path.abspath(silent)) as showing,
+            writing(target),
+            av.open(str(target), "w") as made,
+        ):
+            picture = showing.streams.video[0]
+            shown = made.add_stream_from_template(picture)
+            heard = made.add_stream("aac", rate=sounding.streams.audio[0].rate)
+            heard.layout = "stereo" if sounding.streams.audio[0].channels > 1 else "mono"
+            packets = (packet for packet in showing.demux(picture) if packet.dts is not None)
+            packet = next(packets, None)
+            for frame in _chunks(sounding, heard, origin + start, seconds):
+                while packet is not None and packet.dts * packet.time_base <= frame.time:
+                    packet.stream = shown
+                    made.mux(packet)
+                    packet = next(packets, None)
+                made.mux(heard.encode(frame))
+            while packet is not None:
+                packet.stream = shown
+                made.mux(packet)
+                packet = next(packets, None)
+            made.mux(heard.encode())
+    except av.FFmpegError:
+        target.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _chunks(container, stream, start, seconds):
+    """Frames of 1024 samples from a second of the container on, for so many seconds."""
+    import av
+
+    rate, channels = stream.rate, len(stream.layout.channels)
+    total = round(seconds * rate)
+    resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
+    kept = np.zeros((channels, 0), "float32")
+    given = 0
+    place = None  # of the next sample, counted from `start`
+
+    def chunk(samples):
+        nonlocal given
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples), format="fltp", layout=stream.layout.name
+        )
+        frame.sample_rate, frame.pts, frame.time_base = rate, given, Fraction(1, rate)
+        given += samples.shape[1]
+        return frame
+
+    for decoded in container.decode(audio=0):
+        if decoded.time is None:
+            continue
+        now = round((decoded.time - start) * rate)
+        # Stamps are rounded: only a gap that can be heard is one.
+        if place is None or abs(now - place) > rate // 20:
+            place = now
+        for part in resampler.resample(decoded):
+            samples = part.to_ndarray()
+            have = given + kept.shape[1]
+            ahead = place - have
+            place += samples.shape[1]
+            if ahead < 0:
+                samples = samples[:, -ahead:]
+            elif ahead > 0:
+                samples = np.pad(samples, ((0, 0), (ahead, 0)))
+            kept = np.concatenate([kept, samples], axis=1)[:, : total - given]
+            while kept.shape[1] >= CHUNK:
+                yield chunk(kept[:, :CHUNK])
+                kept = kept[:, CHUNK:]
+        if given + kept.shape[1] >= total:
+            break
+    if kept.shape[1]:
+        yield chunk(kept)
