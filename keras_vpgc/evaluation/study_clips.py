@@ -1,5 +1,6 @@
 """Clips of a study: which there are, and all encoded alike."""
 
+import contextlib
 import io
 import math
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from keras_vpgc.evaluation.pair import _Clip
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOUND_RATE, SOUND_BITS = 48000, 96000
+GAP = 0.1  # seconds
 # One setting for all: what a clip looks like must not depend on who is encoded.
 CRF, PRESET = 18, "medium"
 # Browsers show no more; slow motion would only make the page large.
@@ -161,20 +163,27 @@ def read_sound(path, seconds: float) -> np.ndarray | None:
         origin = float((pictures.start_time or 0) * pictures.time_base)
         resampler = av.AudioResampler(format="fltp", layout="stereo", rate=SOUND_RATE)
         place = None
-        try:
+
+        def put(pieces):
+            nonlocal place
+            for samples in (piece.to_ndarray() for piece in pieces):
+                low, high = max(0, place), min(count, place + samples.shape[1])
+                if low < high:
+                    sound[:, low:high] = samples[:, low - place : high - place]
+                place += samples.shape[1]
+
+        # A file that was cut off, or changes its kind of sound, ends early.
+        with contextlib.suppress(av.FFmpegError, ValueError):
             for frame in container.decode(stream):
-                if place is None:
-                    place = round(((frame.time or 0.0) - origin) * SOUND_RATE)
-                for piece in resampler.resample(frame):
-                    samples = piece.to_ndarray()
-                    low, high = max(0, place), min(count, place + samples.shape[1])
-                    if low < high:
-                        sound[:, low:high] = samples[:, low - place : high - place]
-                    place += samples.shape[1]
+                stated = round(((frame.time or 0.0) - origin) * SOUND_RATE)
+                # Small differences are those of the decoder's own delay; larger ones are gaps.
+                if place is None or abs(stated - place) > GAP * SOUND_RATE:
+                    place = stated
+                put(resampler.resample(frame))
                 if place >= count:
                     break
-        except av.FFmpegError:
-            pass  # a file that was cut off ends early
+            else:
+                put(resampler.resample(None))
     return None if place is None else sound
 
 
