@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation import study_clips
-from keras_vpgc.evaluation.pair import _Clip
+from keras_vpgc.evaluation.pair import SAME_SHAPE, _Clip
 from keras_vpgc.evaluation.study_answers import KEY, KEY_FORMAT
 from keras_vpgc.evaluation.study_scores import read_study
 from keras_vpgc.visualization.study_page import PAGE_VERSION, questions, study_page
@@ -241,6 +241,12 @@ def _lengths(names, opened, seconds):
             notes.append(
                 f"The videos of clip {scene!r} have {rates[0]:g} to {rates[-1]:g} frames a second, "
                 "which raters may see."
+            )
+        shapes = [row[i].info.width / row[i].info.height for name, row in opened.items() if name]
+        if max(shapes) > (1 + SAME_SHAPE) * min(shapes):
+            notes.append(
+                f"The pictures of clip {scene!r} differ in shape, so that some get black borders, "
+                "which raters see."
             )
     return lengths, notes
 

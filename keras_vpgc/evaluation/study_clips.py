@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vpgc.data.video import BT709
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.evaluation.pair import _Clip
+from keras_vpgc.evaluation.pair import SAME_SHAPE, _Clip
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOUND_RATE, SOUND_BITS = 48000, 96000
@@ -122,7 +122,7 @@ class Box:
         scale = min(self.width / width, self.height / height)
         # A picture that almost fills the box does: a line of black would tell who it is.
         sides = [
-            side if abs(side - n * scale) < 0.02 * side else max(1, round(n * scale))
+            side if abs(side - n * scale) < SAME_SHAPE * side else max(1, round(n * scale))
             for n, side in ((width, self.width), (height, self.height))
         ]
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

@@ -99,6 +99,7 @@ def test_clips_of_a_scene_become_alike(tmp_path):
     two = write_talking(tmp_path / "two.mp4", GREEN, 0.8, (64, 64), rate=30, beep=0.4)
     result = make({"a b": one, "c|d": [two]}, tmp_path / "s", seconds=1.2)
     assert "cut to 0.8 s" in result["notes"][0] and "25 to 30 frames" in result["notes"][1]
+    assert "differ in shape" in result["notes"][2] and len(result["notes"]) == 3
     clips, settings = embedded(tmp_path / "s")
     for data in clips.values():
         colour, shape, frames, sound = content(data)
@@ -110,6 +111,15 @@ def test_clips_of_a_scene_become_alike(tmp_path):
         assert frames == (20 if colour[0] > 100 else 24)
     assert "speech" in settings["questions"][2]["text"]
     assert "reference" not in settings["questions"][2]["text"]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_sound_that_begins_late_stays_late(ending, tmp_path):
+    path = write_talking(tmp_path / f"a.{ending}", RED, 0.8, beep=0.2, late=0.3)
+    sound = study_clips.read_sound(path, 1)
+    assert sound.shape == (2, 48000)
+    assert abs(np.argmax(abs(sound[0]) > 0.2) / 48000 - 0.5) < 0.01
+    assert study_clips.read_sound(write_talking(tmp_path / "b.mp4", RED), 1) is None
 
 
 def test_pictures_keep_their_shape():

@@ -37,8 +37,11 @@ def frames_of(path, count=None, size=None):
     return frames
 
 
-def write_talking(path, colour, seconds=0.6, size=(64, 64), rate=25, beep=None):
-    """A plain picture in which a bar moves, with a tone from the second `beep` on."""
+def write_talking(path, colour, seconds=0.6, size=(64, 64), rate=25, beep=None, late=0.0):
+    """A plain picture in which a bar moves, with a tone from the second `beep` on.
+
+    The sound track begins `late` seconds after the picture.
+    """
     width, height = size
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
@@ -57,7 +60,8 @@ def write_talking(path, colour, seconds=0.6, size=(64, 64), rate=25, beep=None):
             for place in range(0, len(sound), 1024):
                 piece = sound[None, place : place + 1024]
                 part = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
-                part.rate, part.pts, part.time_base = 44100, place, Fraction(1, 44100)
+                part.rate, part.time_base = 44100, Fraction(1, 44100)
+                part.pts = place + round(late * 44100)
                 container.mux(voice.encode(part))
             container.mux(voice.encode())
     return path
