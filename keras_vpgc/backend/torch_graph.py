@@ -85,8 +85,8 @@ class Recorded:
         self.mode = "off"
         reason = str(error).strip().split("\n")[0]
         warnings.warn(
-            f"{self.what} could not be recorded as one graph and runs layer by layer, several times "
-            f"slower: {reason}",
+            f"{self.what} could not be recorded as one graph and runs layer by layer, several "
+            f"times slower: {reason}",
             stacklevel=3,
         )
 

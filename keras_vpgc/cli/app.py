@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vpgc.cli import compare, demo, evaluate, inspect, prepare, reenact, train
+from keras_vpgc.cli import compare, demo, evaluate, inspect, prepare, reenact, study, train
 from keras_vpgc.version import __version__
 
 app = typer.Typer(
@@ -36,3 +36,4 @@ def options(
 
 for module in (prepare, inspect, train, reenact, evaluate, compare, demo):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)
+app.add_typer(study.app, name="study")

@@ -1,4 +1,4 @@
-"""How far a mean over frames may be off."""
+"""How far a mean may be off: over frames of a clip, or over raters and clips."""
 
 import numpy as np
 
@@ -128,3 +128,57 @@ def _resampled_sums(columns, seed, block, resamples):
     lengths = np.full(starts.shape[1], block)
     lengths[-1] = count - block * (len(lengths) - 1)
     return np.stack([(c[starts + lengths] - c[starts]).sum(axis=1) for c in running.T], axis=1)
+
+
+def crossed_interval(
+    values, level: float = 0.95, seed: int = 0, *, resamples: int = 2000
+) -> tuple[float, float] | None:
+    """Percentile interval of a mean over raters and clips, by the two-way bootstrap.
+
+    Ratings by one person are alike, and so are those of one clip. Raters and clips are therefore
+    drawn independently, both with replacement, and a rating counts as often as its rater times its
+    clip were drawn. The interval tells what other raters and other clips like these might give; it
+    is rather too wide than too narrow, but with a handful of either a rough one. With one clip only
+    raters are drawn: then it tells nothing of other clips.
+
+    Args:
+        values: Float `(raters, clips)`; NaN where there is no rating.
+        level: Part of the resampled means that the interval holds.
+        seed: Seed of the draws: equal seeds draw equally for arrays of one shape.
+        resamples: Number of draws.
+
+    Returns:
+        Lower and upper end, or `None` for less than two raters: too few to tell.
+
+    Raises:
+        VPGCError: for another shape, a level outside of (0, 1) or a number of draws below 1.
+
+    Example:
+
+    ```python
+    crossed_interval([[4, 5, 3], [5, 5, 4], [3, 4, np.nan]])
+    ```
+
+    References:
+        Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007; McCullagh,
+        "Resampling and exchangeable arrays", Bernoulli 6(2), 2000.
+    """
+    if not 0 < level < 1:
+        raise VPGCError(f"A level of {level:g} is impossible: give one between 0 and 1.")
+    if resamples < 1:
+        raise VPGCError(f"resamples = {resamples} must be 1 or more.")
+    values = np.asarray(values, "float64")
+    if values.ndim != 2:
+        raise VPGCError(f"Values of shape {values.shape} are no table: give raters x clips.")
+    known = np.isfinite(values)
+    if known.any(axis=1).sum() < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) for n in values.shape]
+    total, weight = (
+        np.einsum("br,rc,bc->b", drawn[0], x, drawn[1], optimize=True)
+        for x in (np.where(known, values, 0), known.astype("float64"))
+    )
+    means = total[weight > 0] / weight[weight > 0]
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)

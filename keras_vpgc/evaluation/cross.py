@@ -24,8 +24,8 @@ from keras_vpgc.evaluation.cross_pictures import (
     picture_scores,
     track_faces,
 )
-from keras_vpgc.evaluation.motion import correlations, motion_scores, signals, still_face
 from keras_vpgc.evaluation.follower import Follower
+from keras_vpgc.evaluation.motion import correlations, motion_scores, signals, still_face
 from keras_vpgc.evaluation.output import check_output
 from keras_vpgc.evaluation.protocol import jsonable, summary
 from keras_vpgc.evaluation.target import check_target, open_target

@@ -10,12 +10,12 @@ import numpy as np
 from keras_vpgc import backend
 from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.crop import Crop, from_crop
-from keras_vpgc.data.portrait import Portrait, fill
+from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
+from keras_vpgc.evaluation.held_out import drive_part, untrained
 from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
@@ -108,7 +108,7 @@ def evaluate_run(
     if (run / "autoencoder.keras").exists():
         autoencoder = load_model(run / "autoencoder.keras")
     size = puppet.size
-    held_out, train = portrait.indices(part), portrait.indices("train")
+    held_out = portrait.indices(part)
     if not len(held_out):
         raise VPGCError(f"The {part} part of {folder} has no frame with a face.")
     total = sum(last - first for first, last in portrait.ranges(part))
