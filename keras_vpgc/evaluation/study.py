@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation import study_clips
-from keras_vpgc.evaluation.pair import SAME_SHAPE, _Clip
+from keras_vpgc.evaluation.clips import SAME_SHAPE, Clip
 from keras_vpgc.evaluation.study_answers import KEY, KEY_FORMAT
 from keras_vpgc.evaluation.study_scores import read_study
 from keras_vpgc.visualization.study_page import PAGE_VERSION, questions, study_page
@@ -93,7 +93,7 @@ def make_study(
             f"repeats = {repeats} is impossible with {count} clips to rate: at most half of them "
             f"can come twice, {count // 2}."
         )
-    opened = {name: [_Clip.open(file) for file in files] for name, files in groups.items()}
+    opened = {name: [Clip.open(file) for file in files] for name, files in groups.items()}
     sources = [_sources(sound, scene, i, opened) for i, scene in enumerate(names)]
     lengths, notes = _lengths(names, opened, seconds)
     box = study_clips.Box.around([clip for row in opened.values() for clip in row], size)

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vpgc.data.video import BT709
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.evaluation.pair import SAME_SHAPE, _Clip
+from keras_vpgc.evaluation.clips import SAME_SHAPE, Clip
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOUND_RATE, SOUND_BITS = 48000, 96000
@@ -107,7 +107,7 @@ class Box:
     height: int
 
     @classmethod
-    def around(cls, clips: list[_Clip], size: int) -> "Box":
+    def around(cls, clips: list[Clip], size: int) -> "Box":
         """The smallest that holds all, each scaled to a longer side of `size`."""
         shapes = [(clip.info.width, clip.info.height) for clip in clips]
         sides = [
@@ -136,7 +136,7 @@ class Box:
         return picture
 
 
-def duration(clip: _Clip) -> float:
+def duration(clip: Clip) -> float:
     """Seconds from the first frame to the end of the last."""
     return float(clip.times[-1]) + 1 / clip.info.frame_rate
 
@@ -187,7 +187,7 @@ def read_sound(path, seconds: float) -> np.ndarray | None:
     return None if place is None else sound
 
 
-def encode(clip: _Clip, box: Box, seconds: float, sound: np.ndarray | None) -> bytes:
+def encode(clip: Clip, box: Box, seconds: float, sound: np.ndarray | None) -> bytes:
     """The first seconds of a clip as MP4 (H.264, AAC), without metadata.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation.agreement import krippendorff_alpha
 from keras_vpgc.evaluation.bootstrap import crossed_interval
-from keras_vpgc.evaluation.pair import check_output
+from keras_vpgc.evaluation.output import check_output
 from keras_vpgc.evaluation.study_answers import Answers, Key, read_answers
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization.study_page import QUESTIONS, TITLES

@@ -5,18 +5,9 @@ import html
 
 import numpy as np
 
-from keras_vpgc.errors import missing_extra
-from keras_vpgc.visualization.coverage_report import (
-    ALARM,
-    MAIN,
-    SECOND,
-    STYLE,
-    figure_of,
-    plain_style,
-)
+from keras_vpgc.visualization.evaluation_report import EMBEDDED_BYTES
+from keras_vpgc.visualization.pages import ALARM, MAIN, SECOND, page_of, plots_of
 
-# A longer video is linked, not embedded.
-EMBEDDED_BYTES = 12_000_000
 SCORES = (
     ("head_pose_error", "head pose error (°) ↓", ".2f"),
     ("head_motion_error", "head motion error (°) ↓", ".2f"),
@@ -88,14 +79,8 @@ def cross_report(result: dict, per_frame: dict, curves: dict, sheet: bytes, vide
     Raises:
         VPGCError: if matplotlib is missing.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise missing_extra("matplotlib", "landmarks") from error
     protocol = result["protocol"]
     times = per_frame["times"] - per_frame["times"][0]
-    with matplotlib.rc_context(plain_style()):
-        figures = [figure_of(*plot) for plot in _plots(times, per_frame, curves)]
     source = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
     if len(video) > EMBEDDED_BYTES:
         source = "cross.mp4"
@@ -103,13 +88,8 @@ def cross_report(result: dict, per_frame: dict, curves: dict, sheet: bytes, vide
     target = protocol["target"]
     shown = html.escape(target["name"]) if target else "a face"
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in result["notes"])
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name} drives {shown}</title><style>{STYLE}
-video, .sheet {{ width: 100%; max-width: 1160px; border-radius: 8px; display: block; }}
-</style></head><body>
-<h1>How well {name} drives {shown}</h1>
+    style = "video, .sheet { width: 100%; max-width: 1160px; border-radius: 8px; display: block; }"
+    body = f"""<h1>How well {name} drives {shown}</h1>
 <p>{result["frames"]} frames; means with {100 * protocol["interval"]["level"]:g}% intervals by
 stretches of one second. There is no true frame: what is detected in both clips is compared.</p>
 <video controls loop src="{source}"></video>
@@ -123,15 +103,15 @@ frames are left out.</p>
 <h2>Does it move when the driver moves?</h2>
 <div class="scroll">{_html(_correlation_rows(result))}</div>
 <h2>Over time</h2>
-<div class="grid">{"".join(figures)}</div>
+<div class="grid">{plots_of(_plots(times, per_frame, curves))}</div>
 <h2>Frames</h2>
 <img class="sheet" alt="Frames of the driving clip, landmarks and result"
 src="data:image/png;base64,{base64.b64encode(sheet).decode()}">
 {f'<h2>Notes</h2><ul class="advice">{notes}</ul>' if notes else ""}
 <footer>The same numbers and the protocol are in cross.json, those of each frame in
 scores.npz.</footer>
-</body></html>
 """
+    return page_of(f"{name} drives {shown}", body, style)
 
 
 def _rows(result):

@@ -5,7 +5,7 @@ import importlib.resources
 import json
 from collections.abc import Iterator
 
-from keras_vpgc.visualization.coverage_report import STYLE
+from keras_vpgc.visualization.pages import STYLE
 
 # Of the page and of the answers that it saves.
 PAGE_VERSION = 1
