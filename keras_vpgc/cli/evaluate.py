@@ -177,7 +177,7 @@ def say(result: dict, output: Path | None) -> None:
         typer.echo(note)
     if output is not None:
         typer.echo(f"Look at {output / 'report.html'}; all numbers are beside it.")
-    if result["failures"]:
+    if result.get("failures"):
         names = ", ".join(result["failures"])
         kept = "were shown" if output is None else f"are in {output}"
         raise VPGCError(

@@ -87,7 +87,7 @@ def test_a_result_is_scored_against_its_driver(vpgc, videos, tmp_path):  # noqa:
         "evaluate", "--prediction", late, "--driving", truth, "--target", truth, "-o", target,
         "--no-identity",
     )  # fmt: skip
-    assert code == 0 and "| head motion error (°) ↓ |" in out and f"are in {target}" in out
+    assert code == 0 and "| head motion error (°) ↓ |" in out and f"Look at {target}" in out
     assert (target / "report.html").is_file() and (target / "cross.mp4").is_file()
     way = "give RUN, or --prediction, and leave out --truth"
     refused(vpgc("evaluate", "--driving", truth), way)

@@ -68,7 +68,7 @@ def test_bad_comparisons_are_refused(run, portrait, tmp_path):
 def test_example_trains_and_scores_all_systems(portrait, tmp_path, capsys, monkeypatch):
     recipe = {"steps": 2, "driver_steps": 1, "driver_image_steps": 1, "previews": False}
     monkeypatch.setattr(compare_baselines, "compare_runs", _without_lpips(compare_runs))
-    compare_baselines.main(portrait, tmp_path / "c", "vpgc_tiny", recipe=recipe, verbose=0)
+    compare_baselines.main(portrait.path, tmp_path / "c", "vpgc_tiny", recipe=recipe, verbose=0)
     said = capsys.readouterr().out
     for name in ("puppet", "vanilla codebook", "direct mapping", "nearest frame, warped"):
         assert f"| {name} |" in said

@@ -25,10 +25,11 @@ def test_step_is_the_gradient_of_the_weighted_l1(batch, rng):
     model = DirectMapping.from_preset("vpgc_tiny")
     trainer = DirectTrainer(model)
     trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=EAGER)
-    true = images.astype("float32") / 127.5 - 1.0
+    true = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
+    shares = ops.convert_to_tensor(weights)
 
     def loss():
-        return (ops.mean(weights * ops.abs(model(landmarks, training=True) - true)),)
+        return (ops.mean(shares * ops.abs(model(landmarks, training=True) - true)),)
 
     variables = model.trainable_variables
     (value,), pullback = backend.vjp(loss, variables)
