@@ -1,7 +1,8 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
-`vjp`, `value_and_grad`, `train_step`, `test_step`, `compiled`, `jit_by_default`; those on weights
-(`adam_class`, `move_towards`, `swap`), on several devices (`device_count`, `distributed`,
+`vjp`, `value_and_grad`, `train_step`, `record_steps`, `test_step`, `compiled`, `jit_by_default`;
+those on weights (`adam_class`, `move_towards`, `swap`), on several devices (`device_count`,
+`distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
@@ -25,6 +26,7 @@ _module = importlib.import_module(f"keras_vpgc.backend.{_NAME}")
 vjp = _module.vjp
 value_and_grad = _module.value_and_grad
 train_step = _module.train_step
+record_steps = _module.record_steps
 test_step = _module.test_step
 compiled = _module.compiled
 jit_by_default = _module.jit_by_default

@@ -73,11 +73,41 @@ def train_step(model, function, data):
         with torch.no_grad():
             return function(data)
     # An optimiser of another `compile` has other variables.
-    key = (getattr(model, "phase", None), id(model.optimizer))
-    steps = model.__dict__.setdefault("_recorded_steps", {})
-    if key not in steps:
-        steps[key] = torch_graph.Recorded(function, torch_graph.mode(), "The training step")
-    return steps[key](_tensors(data))
+    key = (getattr(model, "phase", None), id(model.optimizer), torch_graph.mode())
+    recorded = model.__dict__.get("_recorded_step")
+    if recorded is None or recorded[0] != key:
+        # Not beside the one before, whose memory it needs.
+        model.__dict__["_recorded_step"] = recorded = None
+        step = torch_graph.Recorded(function, torch_graph.mode(), "The training step")
+        model.__dict__["_recorded_step"] = recorded = (key, step)
+    return recorded[1](_tensors(data))
+
+
+def record_steps(model):
+    """Let the `fit` of a compiled model run its steps as `train_step` does.
+
+    Args:
+        model: A model with Keras's own `train_step`, compiled.
+    """
+    if torch_graph.mode() == "off":
+        return
+
+    def step(data):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        variables = model.trainable_variables
+        with torch.enable_grad():
+            predicted = model(x, training=True)
+            loss = model.compute_loss(x, y, predicted, weights, training=True)
+        tracker = next(metric for metric in model.metrics if metric.name == "loss")
+        tracker.update_state(loss.detach(), sample_weight=keras.tree.flatten(x)[0].shape[0])
+        values = [v.value for v in variables]
+        scaled = model.optimizer.scale_loss(loss)
+        grads = torch.autograd.grad(scaled, values, allow_unused=True)
+        grads = [_or_zeros(g, v) for g, v in zip(grads, values, strict=True)]
+        model.optimizer.apply(grads, variables)
+        return model.compute_metrics(x, y, predicted, sample_weight=weights)
+
+    model.train_step = lambda data: train_step(model, step, data)
 
 
 def _tensors(data):
@@ -255,6 +285,7 @@ def out_of_memory(error) -> bool:
 
 def after_out_of_memory(model):
     """Make a model usable whose step ran out of memory; its weights may be lost then."""
+    model.__dict__.pop("_recorded_step", None)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -153,7 +153,8 @@ class _Graph:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads may make batches meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.outputs = list(self.run(*self.inputs))
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):

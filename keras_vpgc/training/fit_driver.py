@@ -235,6 +235,7 @@ def fit_driver(
         loss_weights=[feature_weight],
         jit_compile=backend.jit_by_default(),
     )
+    backend.record_steps(driver)
     fit = {"validation_data": validation, "validation_batch_size": batch_size}
     if stage is not None:
         return stage.fit(driver, batches, draw=preview, **fit)
@@ -371,6 +372,7 @@ def fit_driver_on_images(
             loss_weights=[feature_weight, image_weight],
             jit_compile=backend.jit_by_default(),
         )
+        backend.record_steps(model)
         changed = [driver, autoencoder.decoder] if train_decoder else [driver]
         weights = [v for x in changed for v in [*x.trainable_variables, *x.non_trainable_variables]]
         fit = {"validation_data": validation, "validation_batch_size": batch_size}
