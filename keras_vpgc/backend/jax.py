@@ -116,6 +116,14 @@ def compiled(model):
     return lambda inputs: call(trainable, fixed, inputs)
 
 
+def full_precision():
+    """A scope in which products and convolutions of float32 are computed in float32.
+
+    GPUs round their factors to 10 bits else (TF32), which moves SSIM by as much as 0.006.
+    """
+    return jax.default_matmul_precision("float32")
+
+
 def jit_by_default() -> bool:
     """Compile training steps unless the user says otherwise?"""
     return True

@@ -142,6 +142,22 @@ def compiled(model):
     return call
 
 
+@contextlib.contextmanager
+def full_precision():
+    """A scope in which products and convolutions of float32 are computed in float32.
+
+    GPUs round their factors to 10 bits else (TF32), which moves SSIM by as much as 0.006.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def jit_by_default() -> bool:
     """Compile training steps? PyTorch's compiler fails on such a step on a CPU."""
     return False

@@ -10,7 +10,6 @@ import os
 import warnings
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 MODES = ("off", "trace", "graph", "compile")
@@ -101,6 +100,9 @@ class _Graph:
 
     def record(self, function, tensors):
         """Run the function and keep what it did."""
+        # Takes a second to import.
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         found = {}
 
         def flattened(*tensors):

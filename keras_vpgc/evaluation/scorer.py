@@ -38,7 +38,8 @@ class Features:
                 f"these are {pictures.shape[2]}x{pictures.shape[1]}: score larger ones, or leave "
                 "LPIPS out."
             )
-        return list(self._network(pictures.astype("float32") / 127.5 - 1.0))
+        with backend.full_precision():
+            return list(self._network(pictures.astype("float32") / 127.5 - 1.0))
 
 
 class Scorer:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_vpgc import backend
 from keras_vpgc.losses.lpips import LPIPSDistance
 from keras_vpgc.metrics.per_frame import PerFrameMean
 
@@ -42,7 +43,8 @@ class LPIPS(PerFrameMean):
 
     def per_frame(self, y_true, y_pred):
         # No gradient is wanted: PyTorch would keep every map for it.
-        return self.distance(y_true, ops.stop_gradient(ops.convert_to_tensor(y_pred)))
+        with backend.full_precision():
+            return self.distance(y_true, ops.stop_gradient(ops.convert_to_tensor(y_pred)))
 
     def get_config(self):
         return {**super().get_config(), "net": self.distance.net, "path": self.distance.path}

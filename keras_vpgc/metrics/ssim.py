@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.metrics.per_frame import PerFrameMean, check_images
 
@@ -61,10 +62,11 @@ def ssim(y_true, y_pred, max_value: float = 255.0):
     def blur(image):
         return ops.matmul(ops.matmul(rows, ops.transpose(image, (0, 3, 1, 2))), columns)
 
-    mean_x, mean_y = blur(x), blur(y)
-    var_x = blur(x * x) - ops.square(mean_x)
-    var_y = blur(y * y) - ops.square(mean_y)
-    cov = blur(x * y) - mean_x * mean_y
+    with backend.full_precision():
+        mean_x, mean_y = blur(x), blur(y)
+        var_x = blur(x * x) - ops.square(mean_x)
+        var_y = blur(y * y) - ops.square(mean_y)
+        cov = blur(x * y) - mean_x * mean_y
     center = ops.reshape(center, (-1, channels, 1, 1))
     mean_x, mean_y = mean_x + center, mean_y + center
     c1, c2 = 0.01**2, 0.03**2

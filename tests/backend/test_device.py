@@ -34,6 +34,41 @@ def test_jitted_functions_take_arrays_and_structures_of_them(rng):
     np.testing.assert_array_equal(to_numpy(found[1]), [1, 1])
 
 
+def test_products_are_exact_in_their_scope():
+    """A GPU's shortcuts cannot be seen on a processor: what is asked for is."""
+    name = keras.backend.backend()
+    if name == "jax":
+        import jax
+
+        def asked():
+            square = jax.numpy.ones((4, 4))
+            return "HIGHEST" in jax.jit(lambda x: x @ x).lower(square).as_text()
+
+    elif name == "torch":
+        import torch
+
+        torch.set_float32_matmul_precision("high")
+
+        def asked():
+            precision = torch.get_float32_matmul_precision()
+            return precision == "highest" and not torch.backends.cudnn.allow_tf32
+
+    else:
+        import tensorflow as tf
+
+        def asked():
+            return not tf.config.experimental.tensor_float_32_execution_enabled()
+
+    try:
+        assert not asked()
+        with backend.full_precision():
+            assert asked()
+        assert not asked()
+    finally:
+        if name == "torch":
+            torch.set_float32_matmul_precision("highest")
+
+
 def test_layers_compute_by_the_processor_in_its_scope(rng):
     images = rng.uniform(0, 255, size=(2, 8, 8, 3)).astype("float32")
     with backend.on_host():
