@@ -1,10 +1,18 @@
 """Gradients, custom steps, compiled inference and arrays on the device on JAX."""
 
 import contextlib
+import functools
 import gc
+import os
+from pathlib import Path
 
 import jax
 import keras
+
+from keras_vpgc import assets
+
+# Compiled programs are kept up to that size in all.
+KEPT_BYTES = 4 * 2**30
 
 # The scopes of the steps that are being traced, with the variables they carry.
 _steps: list = []
@@ -62,6 +70,7 @@ def value_and_grad(function, tensors):
 
 def train_step(model, function, state, data):
     """`model.train_step` out of a stateful `function(data) -> logs`."""
+    _keep_compiled()
     variables = (
         model.trainable_variables,
         model.non_trainable_variables,
@@ -73,6 +82,7 @@ def train_step(model, function, state, data):
 
 def record_steps(model):
     """Let the `fit` of a compiled model run its steps as `train_step` does: Keras compiles them."""
+    _keep_compiled()
 
 
 def test_step(model, function, state, data):
@@ -106,6 +116,7 @@ def compiled(model):
     Returns:
         A function of a numpy array (or list of them), compiled once a shape.
     """
+    _keep_compiled()
     trainable = [v.value for v in model.trainable_variables]
     fixed = [v.value for v in model.non_trainable_variables]
 
@@ -114,6 +125,36 @@ def compiled(model):
         return model.stateless_call(trainable, fixed, inputs, training=False)[0]
 
     return lambda inputs: call(trainable, fixed, inputs)
+
+
+@functools.cache
+def _keep_compiled():
+    """Keep what XLA compiles for an accelerator, where the user has not chosen a place for it.
+
+    The programs of a training take minutes to compile, most of a short run.
+    """
+    if jax.default_backend() == "cpu" or jax.config.jax_compilation_cache_dir:
+        return
+    keep_compiled(assets.cache_folder() / "xla")
+
+
+def keep_compiled(folder):
+    """Keep compiled programs in a folder; the oldest go where they exceed `KEPT_BYTES`.
+
+    Args:
+        folder: The folder, which need not exist. If it cannot be written nothing is kept.
+    """
+    folder = Path(folder)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+        size = 0
+        for file in files:
+            size += file.stat().st_size
+            if size > KEPT_BYTES:
+                file.unlink()
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def full_precision():
