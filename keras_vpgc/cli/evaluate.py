@@ -7,8 +7,25 @@ import typer
 
 from keras_vpgc.errors import VPGCError
 
+# What says something to each way of scoring; the rest is refused, not ignored.
+DRIVING = {
+    *("driving", "target", "output", "retargeting", "neutral", "motion", "guard", "start", "end"),
+    *("identity", "align", "prediction", "truth", "batch_size", "workers", "tracker_model"),
+}
+VIDEOS = {
+    *("prediction", "truth", "output", "size", "crop", "align", "landmarks", "lpips", "workers"),
+    "tracker_model",
+}
+RUN = {"portrait", "part", "landmarks", "lpips", "batch_size", "tracker_model"}
+WAYS = {
+    "driving": (DRIVING, "With --driving"),
+    "videos": (VIDEOS, "For two videos"),
+    "run": ({*RUN, "prediction", "truth", "output"}, "For the held-out frames of a run"),
+}
+
 
 def command(
+    context: typer.Context,
     run: Annotated[Path | None, typer.Argument(help="A run folder.")] = None,
     prediction: Annotated[
         Path | None, typer.Option(help="A predicted video of any system, instead of a run.")
@@ -81,6 +98,7 @@ def command(
     Example: vpgc evaluate --prediction theirs.mp4 --driving friend.mp4 --target data/me -o scores
     """
     options = {"retargeting": retargeting, "neutral": neutral, "motion": motion, "guard": guard}
+    _check_given(context, "driving" if driving else "run" if run else "videos")
     if driving is not None:
         _cross(
             driving,
@@ -99,11 +117,6 @@ def command(
             tracker_model=tracker_model,
         )
         return
-    if (*options.values(), start, end, target) != ("auto", None, 1.0, "warn", None, None, None):
-        raise VPGCError(
-            "The options of retargeting, --start, --end and --target go with --driving VIDEO: give "
-            "it too."
-        )
     videos = prediction is not None or truth is not None
     if videos == (run is not None) or (prediction is None) != (truth is None):
         raise VPGCError(
@@ -141,6 +154,18 @@ def command(
     )
     typer.echo(result["table"])
     typer.echo(f"Look at {run / 'evaluation' / 'report.html'}; all numbers are beside it.")
+
+
+def _check_given(context, way):
+    known, title = WAYS[way]
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name != "run" and name not in known and source and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            fits = [WAYS[x][1].lower() for x in WAYS if name in WAYS[x][0]]
+            raise VPGCError(
+                f"{title} {option} says nothing: leave it out (it is used {' or '.join(fits)})."
+            )
 
 
 def _cross(driving, prediction, run, truth, output, *, start, end, **options):
