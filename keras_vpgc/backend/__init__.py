@@ -1,8 +1,8 @@
 """What differs between the backends: one file a backend, the same functions in each.
 
-`vjp`, `value_and_grad`, `train_step`, `record_steps`, `test_step`, `compiled`, `full_precision`,
-`jit_by_default`; those on weights (`adam_class`, `move_towards`, `swap`), on several devices
-(`device_count`, `distributed`,
+`vjp`, `value_and_grad`, `train_step`, `record_steps`, `release_steps`, `test_step`, `compiled`,
+`full_precision`, `jit_by_default`; those on weights (`adam_class`, `move_towards`, `swap`), on
+several devices (`device_count`, `distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
@@ -27,6 +27,7 @@ vjp = _module.vjp
 value_and_grad = _module.value_and_grad
 train_step = _module.train_step
 record_steps = _module.record_steps
+release_steps = _module.release_steps
 test_step = _module.test_step
 compiled = _module.compiled
 full_precision = _module.full_precision

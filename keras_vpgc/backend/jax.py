@@ -85,6 +85,10 @@ def record_steps(model):
     _keep_compiled()
 
 
+def release_steps(model):
+    """Give back the memory of a model's recorded step: there is none."""
+
+
 def test_step(model, function, state, data):
     """`model.test_step` out of a stateful `function(data) -> logs`."""
     variables = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)

@@ -66,21 +66,39 @@ def train_step(model, function, data):
     """`model.train_step` out of a stateful `function(data) -> logs`.
 
     Recorded as one graph where `torch_graph.mode` says so; `model.phase`, if there, tells steps
-    of different kinds apart.
+    of different kinds apart. Steps that accumulate gradients, which are not alike, and those of
+    several processes are not recorded.
     """
-    if _group() or torch_graph.mode() == "off":
+    optimizer = model.optimizer
+    if _group() or torch_graph.mode() == "off" or _accumulates(optimizer):
         # Gradients are asked for by `vjp`; all else, the optimisers too, works on values.
         with torch.no_grad():
             return function(data)
-    # An optimiser of another `compile` has other variables.
-    key = (getattr(model, "phase", None), id(model.optimizer), torch_graph.mode())
+    key = (getattr(model, "phase", None), torch_graph.mode())
     recorded = model.__dict__.get("_recorded_step")
-    if recorded is None or recorded[0] != key:
-        # Not beside the one before, whose memory it needs.
-        model.__dict__["_recorded_step"] = recorded = None
-        step = torch_graph.Recorded(function, torch_graph.mode(), "The training step")
-        model.__dict__["_recorded_step"] = recorded = (key, step)
-    return recorded[1](_tensors(data))
+    # An optimiser of another `compile` has other variables.
+    if recorded is None or recorded[0] != key or recorded[1] is not optimizer:
+        release_steps(model)  # its memory is needed
+
+        def state():
+            variables = [*model.variables, *optimizer.variables, *model.metrics_variables]
+            return [v.value for v in variables]
+
+        mode = torch_graph.mode()
+        step = torch_graph.Recorded(function, mode, "The training step", state)
+        model.__dict__["_recorded_step"] = recorded = (key, optimizer, step)
+    return recorded[2](_tensors(data))
+
+
+def _accumulates(optimizer):
+    several = getattr(optimizer, "optimizers", [optimizer])
+    return any(x.gradient_accumulation_steps for x in several)
+
+
+def release_steps(model):
+    """Give back the memory of a model's recorded step, which keeps what one needs at once."""
+    if model.__dict__.pop("_recorded_step", None) is not None:
+        gc.collect()
 
 
 def record_steps(model):
@@ -91,6 +109,7 @@ def record_steps(model):
     """
     if torch_graph.mode() == "off":
         return
+    release_steps(model)
 
     def step(data):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -148,7 +167,20 @@ def full_precision():
 
     GPUs round their factors to 10 bits else (TF32), which moves SSIM by as much as 0.006.
     """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        # Someone set the new names, beside which the old ones are refused.
+        both = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        chosen = [x.fp32_precision for x in both]
+        try:
+            for place in both:
+                place.fp32_precision = "ieee"
+            yield
+        finally:
+            for place, value in zip(both, chosen, strict=True):
+                place.fp32_precision = value
+        return
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -301,7 +333,7 @@ def out_of_memory(error) -> bool:
 
 def after_out_of_memory(model):
     """Make a model usable whose step ran out of memory; its weights may be lost then."""
-    model.__dict__.pop("_recorded_step", None)
+    release_steps(model)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

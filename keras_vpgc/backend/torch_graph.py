@@ -8,9 +8,12 @@ they lie. On a GPU a CUDA graph replays it; Inductor may compile it before.
 
 import os
 import warnings
+from unittest import mock
 
 import torch
 from torch.utils import _pytree as pytree
+
+from keras_vpgc.errors import VPGCError
 
 MODES = ("off", "trace", "graph", "compile")
 # Calls that are run before a CUDA graph is captured: libraries choose their kernels in them.
@@ -43,13 +46,16 @@ class Recorded:
 
     Args:
         function: Takes a structure of tensors and returns one; it may change variables, but must
-            not ask for values of tensors.
+            not ask for values of tensors (one that does by `.numpy()` on the host gets the first
+            call's for ever).
         mode: One of `MODES`.
         what: What a warning calls it.
+        state: Gives the tensors that the function changes: they are put back where recording
+            breaks off, before the function is run as it is.
     """
 
-    def __init__(self, function, mode: str, what: str):
-        self.function, self.mode, self.what = function, mode, what
+    def __init__(self, function, mode: str, what: str, state=lambda: ()):
+        self.function, self.mode, self.what, self.state = function, mode, what, state
         self._graphs: dict = {}
 
     def __call__(self, *inputs):
@@ -70,17 +76,23 @@ class Recorded:
             return self.function(*pytree.tree_unflatten(whole, spec))
 
         graph = _Graph(self.mode, self.what)
+        state = list(self.state())
+        before = [x.detach().clone() for x in state]
         try:
             outputs = graph.record(function, tensors)
-        except RuntimeError as error:
+        except (VPGCError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            with torch.no_grad():
+                for tensor, value in zip(state, before, strict=True):
+                    tensor.copy_(value)
+            del graph, before
             self._give_up(error)
             return self.function(*inputs)
         self._graphs[key] = graph
         return outputs
 
     def _give_up(self, error):
-        if isinstance(error, torch.OutOfMemoryError):
-            raise error
         self.mode = "off"
         reason = str(error).strip().split("\n")[0]
         warnings.warn(
@@ -101,7 +113,7 @@ class _Graph:
     def record(self, function, tensors):
         """Run the function and keep what it did."""
         # Takes a second to import.
-        from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.fx.experimental import proxy_tensor
 
         found = {}
 
@@ -109,8 +121,9 @@ class _Graph:
             found["values"], found["spec"] = pytree.tree_flatten(function(*tensors))
             return found["values"]
 
-        with torch.no_grad():
-            traced = make_fx(flattened)(*tensors)
+        with torch.no_grad(), mock.patch.object(proxy_tensor, "CONSTANT_NUMEL_LIMIT", -1):
+            # Else a branch on a variable, which is no input, would be taken for a constant one.
+            traced = proxy_tensor.make_fx(flattened)(*tensors)
             values = [x.detach().clone() for x in found["values"]]
         _fold_constants(traced)
         self.run, self.spec = traced, found["spec"]
@@ -171,6 +184,11 @@ class _Graph:
         self.replay = graph
 
 
+def _writes(node):
+    """Does a node change one of its arguments?"""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
 def _fold_constants(traced):
     """Compute once what depends on constants alone.
 
@@ -189,8 +207,8 @@ def _fold_constants(traced):
             value = node.target(constants[node.args[0]], *node.args[1:], **node.kwargs)
         else:
             continue
-        if any(str(user.target).split(".")[-2].endswith("_") for user in node.users):
-            continue  # it is written to
+        if any(_writes(user) for user in node.users):
+            continue
         name = f"folded_constant_{len(constants)}"
         traced.register_buffer(name, value)
         with traced.graph.inserting_before(node):

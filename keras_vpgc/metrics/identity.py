@@ -117,7 +117,8 @@ class FaceEmbedding:
             count = len(batch)
             # One shape: another would be compiled for.
             batch = np.pad(batch, ((0, batch_size - count), *[(0, 0)] * 3))
-            found.append(ops.convert_to_numpy(self._call(batch))[:count])
+            with backend.full_precision():
+                found.append(ops.convert_to_numpy(self._call(batch))[:count])
         return np.concatenate(found)
 
 
@@ -264,7 +265,9 @@ class IdentitySimilarity(PerFrameMean):
         self.network = _shared(self.path).network
 
     def per_frame(self, y_true, y_pred):
-        true, predicted = (self.network(ops.stop_gradient(x)) for x in check_images(y_true, y_pred))
+        images = check_images(y_true, y_pred)
+        with backend.full_precision():
+            true, predicted = (self.network(ops.stop_gradient(x)) for x in images)
         length = ops.norm(true, axis=-1) * ops.norm(predicted, axis=-1)
         return ops.sum(true * predicted, axis=-1) / length
 

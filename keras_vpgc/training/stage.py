@@ -178,6 +178,8 @@ class Stage:
                 fits = False
             else:
                 fits = True
+            finally:
+                backend.release_steps(model)
             # Not in the `except`, whose traceback holds what the step had made.
             if not fits:
                 raise VPGCError(self._memory(model, batches))

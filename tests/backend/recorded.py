@@ -50,6 +50,19 @@ def main(target):
             result[f"log/{stage}/{name}"] = np.array(value)
     for i, variable in enumerate((*trainer.variables, *driver.variables)):
         result[f"weight/{i}"] = keras.ops.convert_to_numpy(variable)
+    # Two batches an update: those steps are not alike.
+    trainer.compile(learning_rate=1e-3, accumulate=2)
+    trainer.fit(images, batch_size=2, shuffle=False, verbose=0)
+    # Compiled again, another loss is another step.
+    features = rng.normal(size=(2, 16, 16, 16)).astype("float32")
+    heatmaps = rng.uniform(size=(2, 64, 64, 7)).astype("float32")
+    for loss in ("mae", "mse"):
+        driver.compile(keras.optimizers.SGD(0.1), loss)
+        backend.record_steps(driver)
+        history = driver.fit(heatmaps, features, epochs=2, shuffle=False, verbose=0).history
+        result[f"log/again/{loss}"] = np.array(history["loss"])
+    for i, variable in enumerate((*trainer.variables, *driver.variables)):
+        result[f"weight/again/{i}"] = keras.ops.convert_to_numpy(variable)
     call = backend.compiled(autoencoder)
     pictures = images.astype("float32") / 127.5 - 1
     # Recorded and played again, for two shapes.
@@ -63,6 +76,22 @@ def main(target):
         warnings.simplefilter("always")
         function = torch_graph.Recorded(asks, torch_graph.mode(), "This function")
         tensor = keras.ops.ones((2,))
+        counter = keras.Variable([0.0])
+
+        def counts(x):
+            counter.assign_add([1.0])
+            return asks(x)
+
+        once = torch_graph.Recorded(
+            counts, torch_graph.mode(), "This function", lambda: [counter.value]
+        )
+        once(tensor)
+        result["counted"] = keras.ops.convert_to_numpy(counter)
+        constant = torch_graph.Recorded(
+            lambda x: (2 * x, keras.ops.convert_to_tensor(3.0)), torch_graph.mode(), "A constant"
+        )
+        for _ in range(2):
+            result["constant"] = keras.ops.convert_to_numpy(constant(tensor)[1])
         result["asks"] = np.stack(
             [keras.ops.convert_to_numpy(function(x)) for x in (tensor, -tensor)]
         )
