@@ -3,8 +3,9 @@
 KERAS_BACKEND=jax python examples/compare_baselines.py data/me comparisons/me vpgc_256
 
 Trained: the puppet; a vanilla codebook with a driver; the direct mapping from landmarks to images
-that the paper argues against, with pix2pixHD-like losses. All by the same recipe, on the same
-frames, for as many iterations: the direct mapping, which has one stage, gets those of all stages.
+that the paper argues against, always with pix2pixHD-like losses (hinge and feature matching, which
+not every preset has). All else by the same recipe, on the same frames, for as many iterations: the
+direct mapping, which has one stage, gets those of all stages.
 Not trained: the nearest training frame, the same warped to the landmarks, the mean frame. The same
 command again goes on where it was stopped.
 """
@@ -36,8 +37,8 @@ def train(portrait, folder, system, preset="vpgc_128", network=None, recipe=None
     if own.get("method") == "direct":
         recipe["steps"] = iterations(resolve(preset, network, recipe).recipe)
         # pix2pixHD's losses, whatever the preset has.
-        recipe.setdefault("adversarial", "hinge")
-        recipe.setdefault("feature_matching_weight", 10.0)
+        recipe["adversarial"] = recipe.get("adversarial") or "hinge"
+        recipe["feature_matching_weight"] = recipe.get("feature_matching_weight") or 10.0
     network = {**(network or {}), **own.pop("network", {})}
     train_puppet(portrait, run, preset, network=network, recipe=recipe, **own, **settings)
     return run
@@ -73,7 +74,8 @@ def main(portrait, folder="comparisons", preset="vpgc_128", **settings):
     effort = {name: seconds(run) for name, run in runs.items()}
     lines += [f"| {name} | {steps} | {time:.0f} |" for name, (steps, time) in effort.items()]
     text = result["table"] + "\n\n" + "\n".join(lines)
-    (folder / "comparison.md").write_text(f"{text}\n\n{result['intervals']}\n")
+    with open(folder / "comparison.md", "a", encoding="utf-8") as file:
+        file.write("\n" + "\n".join(lines) + "\n")
     (folder / "effort.json").write_text(json.dumps(effort, indent=1))
     print(text)
 

@@ -10,7 +10,7 @@ from keras_vpgc.errors import VPGCError
 # What says something to each way of scoring; the rest is refused, not ignored.
 DRIVING = {
     *("driving", "target", "output", "retargeting", "neutral", "motion", "guard", "start", "end"),
-    *("identity", "align", "prediction", "truth", "batch_size", "workers", "tracker_model"),
+    *("identity", "prediction", "truth", "workers", "tracker_model"),
 }
 VIDEOS = {
     *("prediction", "truth", "output", "size", "crop", "align", "landmarks", "lpips", "workers"),
@@ -18,7 +18,8 @@ VIDEOS = {
 }
 RUN = {"portrait", "part", "landmarks", "lpips", "batch_size", "tracker_model"}
 WAYS = {
-    "driving": (DRIVING, "With --driving"),
+    "driven run": ({*DRIVING, "batch_size"}, "With RUN --driving"),
+    "driven video": ({*DRIVING, "align"}, "With --prediction --driving"),
     "videos": (VIDEOS, "For two videos"),
     "run": ({*RUN, "prediction", "truth", "output"}, "For the held-out frames of a run"),
 }
@@ -98,7 +99,10 @@ def command(
     Example: vpgc evaluate --prediction theirs.mp4 --driving friend.mp4 --target data/me -o scores
     """
     options = {"retargeting": retargeting, "neutral": neutral, "motion": motion, "guard": guard}
-    _check_given(context, "driving" if driving else "run" if run else "videos")
+    way = "run" if run else "videos"
+    if driving:
+        way = "driven run" if run else "driven video"
+    _check_given(context, way)
     if driving is not None:
         _cross(
             driving,
@@ -162,7 +166,7 @@ def _check_given(context, way):
         source = context.get_parameter_source(name)
         if name != "run" and name not in known and source and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
-            fits = [WAYS[x][1].lower() for x in WAYS if name in WAYS[x][0]]
+            fits = [title[0].lower() + title[1:] for known, title in WAYS.values() if name in known]
             raise VPGCError(
                 f"{title} {option} says nothing: leave it out (it is used {' or '.join(fits)})."
             )

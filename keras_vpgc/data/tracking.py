@@ -70,6 +70,12 @@ class Track:
             return cls.empty(0)
         return cls(*(np.concatenate([vars(p)[k] for p in parts]) for k in vars(parts[0])))
 
+    def forget(self, frames) -> None:
+        """Take back what is known of some frames: a mask or an index array."""
+        for field in fields(self):
+            values = getattr(self, field.name)
+            values[frames] = np.nan if values.ndim > 1 else 0
+
     def __getitem__(self, frames) -> "Track":
         """The track of some frames: a slice, an index array or a mask."""
         return Track(*(getattr(self, field.name)[frames] for field in fields(self)))

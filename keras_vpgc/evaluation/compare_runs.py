@@ -10,7 +10,8 @@ import numpy as np
 from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.evaluation.held_out import MEAN, drive_part, untrained
+from keras_vpgc.evaluation.clips import TRUTH
+from keras_vpgc.evaluation.held_out import MEAN, PARTS, UNTRAINED, drive_part, untrained
 from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.paired import paired_differences, paired_table
 from keras_vpgc.evaluation.protocol import (
@@ -80,9 +81,14 @@ def compare_runs(
     """
     if not runs:
         raise VPGCError("There is no run to compare: give a name and a folder for each.")
+    if part not in PARTS:
+        raise VPGCError(f"There is no held-out part {part!r}: choose one of {', '.join(PARTS)}.")
+    for name in runs:
+        if name in (TRUTH, *UNTRAINED):
+            raise VPGCError(f"A run cannot be called {name!r}: choose another name.")
     if lpips is not None:
         check_net(lpips)
-    folder = check_output(output)
+    folder = check_output(output, report=False)
     if not isinstance(portrait, Portrait):
         portrait = Portrait(portrait)
     identity = portrait_identity(portrait)

@@ -16,7 +16,7 @@ from keras_vpgc.data import landmark_sets, sound, tracking, video
 from keras_vpgc.data.crop import Crop
 from keras_vpgc.data.prepare import _bar, frame_range
 from keras_vpgc.errors import VPGCError, check_writable, writing
-from keras_vpgc.evaluation.clips import Clip, align_frames
+from keras_vpgc.evaluation.clips import Clip, align_frames, spans
 from keras_vpgc.evaluation.cross_pictures import (
     DETECTED_SIDE,
     SIDE,
@@ -35,6 +35,7 @@ from keras_vpgc.metrics import (
     identity_similarity,
     landmark_distance,
 )
+from keras_vpgc.reenactment.puppet import GUARDS, RETARGETING
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization.cross_report import cross_report, cross_table
 
@@ -82,8 +83,8 @@ def evaluate_cross(
     `keras_vpgc.evaluation.motion` for pose and expression. Jitter is in pixels of a square around
     the face of 512; flicker is the plain change between frames (of 255) where the driving face
     stands still, and sharpness the variance of the Laplacian, both on that square at 256 pixels.
-    Identity is the mean distance (cosine) of a frame's face embedding to those of up to 100 of the
-    target's frames, of a portrait its training frames. The target's frames are reduced to the
+    Identity is the mean distance of a frame's face embedding to those of up to 100 of the target's
+    frames (of a portrait its training frames), and their mean cosine. They are reduced to the
     result's resolution first. What makes the numbers readable stands beside them: the driving clip
     against itself a frame late (and how far the driving person is from the target), a face that
     never moves, and the target's own frames that the gallery does not hold.
@@ -146,9 +147,15 @@ def evaluate_cross(
             "The options of retargeting, start and end drive a run's puppet: leave them out for a "
             "finished video."
         )
+    for kind, value, known in (
+        ("retargeting", retargeting, RETARGETING),
+        ("guard", guard, GUARDS),
+    ):
+        if value not in known:
+            raise VPGCError(f"There is no {kind} {value!r}: choose one of {', '.join(known)}.")
     source = Clip.open(driving)
     if run is not None:
-        output = output or _run_folder(run) / "evaluation" / f"cross_{source.path.stem}"
+        output = output or _own_folder(run, source)
     folder = check_output(output)
     if folder is not None:
         check_writable(folder / "cross.mp4", ELSEWHERE)
@@ -157,7 +164,7 @@ def evaluate_cross(
     with _place(folder) as partial:
         asked = None
         if run is None:
-            clip = Clip.open(prediction)
+            clip = Clip.open(prediction).decoded()
             numbers, places, alignment = align_frames(
                 clip, source, align, notes, "result", "the driving clip"
             )
@@ -178,12 +185,21 @@ def evaluate_cross(
             asked = _drive(run, source, path, batch_size, driven, progress)
             clip = Clip.open(path)
         tracker = follow, tracker_model, progress
+        source = source.decoded()
         one = track_faces(source, numbers, "the driving clip", *tracker)
         _check_seen(one, source, "the driving clip")
         other = track_faces(clip, places, "the result", *tracker)
         if run is None:
             _check_seen(other, clip, "the result")
         tracks = {"driving": one, "result": other}
+        lost = {"driving": np.isin(numbers, source.lost), "result": np.isin(places, clip.lost)}
+        for name, frames in lost.items():
+            if frames.any():
+                tracks[name].forget(frames)
+                notes.append(
+                    f"{frames.sum()} of {len(numbers)} frames of the {name} clip cannot be decoded "
+                    f"({spans(np.flatnonzero(frames))}): they have no scores."
+                )
         without = {name: int((~track.valid).sum()) for name, track in tracks.items()}
         notes += [
             f"No face was found in {missing} of {len(numbers)} frames of the {name} clip: the "
@@ -203,11 +219,14 @@ def evaluate_cross(
         pictures = CrossPictures(clips, tracks, squares, asked, embed, partial, progress)
         seconds, rate = source.times[numbers] - source.times[numbers[0]], source.info.frame_rate
         shown = pictures.run(video.resample(seconds, rate))
+        for name, frames in lost.items():
+            shown[name]["sharpness"][frames] = np.nan
+            shown[name]["flicker"][frames[1:] | frames[:-1]] = np.nan
         relative = _relative(squares["driving"], source), _relative(squares["result"], clip)
         columns = _columns(one, other, relative, shown, goal, embed, asked)
         found = {
             "frames": len(numbers),
-            "scores": {name: summary(x, rate, level, seed) for name, x in columns.items()},
+            "scores": {name: _summary(name, x, rate, level, seed) for name, x in columns.items()},
             "correlations": {
                 RESULT: correlations(one, other, rate, level, seed),
                 LATE: correlations(one[1:], one[:-1], rate, level, seed),
@@ -234,6 +253,26 @@ def evaluate_cross(
             with writing(folder, ELSEWHERE):
                 _write(folder, partial, found, per_frame, curves, pictures, source)
     return {**found, "folder": folder}
+
+
+def _summary(name, values, frame_rate, level, seed):
+    """Means; no interval for frames that were picked here and there, which are no stretches."""
+    row = summary(values, frame_rate, level, seed)
+    for key in row["intervals"]:
+        if name == OWN or (name == LATE and key.startswith("identity")):
+            row["intervals"][key] = None
+    return row
+
+
+def _own_folder(run, source):
+    """Where the scores of a run and a driving clip go: each clip has its own place."""
+    folder = _run_folder(run) / "evaluation" / f"cross_{source.path.stem}"
+    digest = assets.sha256(source.path)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / "cross.json").read_text(encoding="utf-8"))
+        if found["protocol"]["driving"]["sha256"] != digest:
+            return folder.with_name(f"{folder.name}_{digest[:8]}")
+    return folder
 
 
 def _protocol(embed, tracker_model, frame_rate, level, seed):
@@ -365,7 +404,7 @@ def _own_portrait(run, notes):
     if not folder.exists():
         notes.append(f"The run was trained on {folder}, which is gone: give it by --target.")
         return None
-    _check_identity(run, info["portrait_identity"], Portrait(folder))
+    _check_identity(run, info["portrait_identity"], Portrait(folder), "--target")
     return folder
 
 

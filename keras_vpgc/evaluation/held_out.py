@@ -8,7 +8,10 @@ from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
 
+NEAREST, WARPED = "nearest training frame", "nearest frame, warped"
 MEAN = "mean training frame"
+UNTRAINED = (NEAREST, WARPED, MEAN)
+PARTS = ("test", "validation")
 
 
 def drive_part(puppet, portrait, part: str, batch_size: int = 8, progress=None) -> np.ndarray:
@@ -49,7 +52,7 @@ def untrained(portrait, part: str, size: int) -> Iterator[tuple[str, np.ndarray]
     held, train, clip = portrait.indices(part), portrait.indices("train"), portrait.landmarks
     train_frames = portrait.frames(train, size)
     nearest = nearest_frames(clip[train], clip[held])
-    yield "nearest training frame", train_frames[nearest]
+    yield NEAREST, train_frames[nearest]
     warped = warp_frames(train_frames[nearest], clip[train][nearest], clip[held])
-    yield "nearest frame, warped", warped
+    yield WARPED, warped
     yield MEAN, np.broadcast_to(mean_frame(train_frames), (len(held), size, size, 3))

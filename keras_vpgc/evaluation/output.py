@@ -24,12 +24,13 @@ VIDEO = "side_by_side.mp4"
 VIDEO_WIDTH, PANEL_WIDTH = 1280, 400
 
 
-def check_output(output, instead: str = ELSEWHERE) -> Path | None:
+def check_output(output, instead: str = ELSEWHERE, report: bool = True) -> Path | None:
     """The output folder, which may exist.
 
     Args:
         output: A folder or `None`.
         instead: What to do where it cannot be written.
+        report: Is a page with plots to be written?
 
     Raises:
         VPGCError: if it is a file or cannot be written, or what draws the report is missing.
@@ -40,7 +41,7 @@ def check_output(output, instead: str = ELSEWHERE) -> Path | None:
     if output.exists() and not output.is_dir():
         raise VPGCError(f"{output}, the folder of the scores, is a file: move it away.")
     check_writable(output, instead)
-    if importlib.util.find_spec("matplotlib") is None:
+    if report and importlib.util.find_spec("matplotlib") is None:
         raise missing_extra("matplotlib", "landmarks")
     return output
 
@@ -62,7 +63,9 @@ def publish(folder: Path, instead: str = ELSEWHERE) -> Iterator[Path]:
     partial = folder / ".partial"
     try:
         with writing(folder, instead):
-            partial.mkdir(parents=True, exist_ok=True)
+            # A killed one may have left something.
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
             yield partial
             for file in sorted(partial.iterdir()):
                 os.replace(file, folder / file.name)
@@ -106,6 +109,8 @@ def write(folder: Path, name: str, found: dict, result: dict, progress: bool = T
         text = f"{found['table']}\n" + (f"{notes}\n" if notes else "")
         (partial / f"{name}.md").write_text(text, encoding="utf-8")
         np.savez_compressed(partial / "scores.npz", **result["per_frame"])
+    for stale in (VIDEO, "report.html"):
+        (folder / stale).unlink(missing_ok=True)
     region = next(iter(result["scores"]))
     with publish(folder) as partial:
         _write_video(partial / VIDEO, result, region, progress)

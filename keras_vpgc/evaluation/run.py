@@ -15,7 +15,7 @@ from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.evaluation.held_out import drive_part, untrained
+from keras_vpgc.evaluation.held_out import MEAN, NEAREST, PARTS, WARPED, drive_part, untrained
 from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
@@ -33,9 +33,8 @@ from keras_vpgc.visualization import contact_sheet, side_by_side
 from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
 
 LANDMARK_SIZE = 512
-PARTS = ("test", "validation")
 # Systems whose curves are drawn beside the puppet's.
-BESIDE = ("reconstructed", "nearest frame, warped")
+BESIDE = ("reconstructed", WARPED)
 ELSEWHERE = "copy the run to a place that can be, and score it there"
 
 
@@ -123,7 +122,7 @@ def evaluate_run(
     found: dict[str, np.ndarray] = {}
     tracker_name = None
     if landmarks:
-        detected = [n for n in systems if n != "mean training frame"]
+        detected = [n for n in systems if n != MEAN]
         total = len(truth) * (len(detected) + 1)
         with FaceTracker(tracker_model) as tracker:
             tracker_name = f"{tracker.name} {tracker.version}"
@@ -149,8 +148,8 @@ def evaluate_run(
     best = rows["driven"]["psnr"]
     result = {
         "rows": rows,
-        "beats_mean_frame": best > rows["mean training frame"]["psnr"],
-        "beats_nearest_frame": best > rows["nearest training frame"]["psnr"],
+        "beats_mean_frame": best > rows[MEAN]["psnr"],
+        "beats_nearest_frame": best > rows[NEAREST]["psnr"],
         "protocol": {
             "source": portrait.info["source"],
             "part": part,
@@ -169,7 +168,7 @@ def evaluate_run(
     return result
 
 
-def _check_identity(run, wanted, portrait):
+def _check_identity(run, wanted, portrait, option="--portrait"):
     """Is it the portrait of the training, as it was then?"""
     found = portrait_identity(portrait)
     changed = next((key for key in found if found[key] != wanted.get(key)), None)
@@ -177,7 +176,7 @@ def _check_identity(run, wanted, portrait):
         raise VPGCError(
             f"{portrait.path} is not the portrait that {run} was trained on, or changed since "
             f"({changed} differs), so its scores would mean nothing: give the one of the training "
-            "by --portrait, or train again into a new folder."
+            f"by {option}, or train again into a new folder."
         )
 
 

@@ -200,17 +200,23 @@ def encode(clip: Clip, box: Box, seconds: float, sound: np.ndarray | None) -> by
         The file's bytes.
 
     Raises:
-        VPGCError: if fewer frames can be decoded than the file announces.
+        VPGCError: if one of the frames cannot be decoded.
     """
     import av
 
-    from keras_vpgc.data.video import resample
+    from keras_vpgc.data.video import lost_frames, resample
 
     limit = Fraction(min(clip.info.frame_rate, MOST_FRAMES_A_SECOND)).limit_denominator(1001)
     count = max(1, math.floor(seconds * limit + 1e-6))
     numbers = resample(clip.times, float(limit))
     # Rounded time stamps may leave the last tick without a frame.
     numbers = numbers[np.minimum(np.arange(count), len(numbers) - 1)]
+    lost = np.intersect1d(lost_frames(clip.path), numbers)
+    if len(lost):
+        raise VPGCError(
+            f"{clip.path} is damaged: {len(lost)} of the frames to be shown cannot be decoded, the "
+            f"first is {lost[0]}; give a whole file, or fewer --seconds."
+        )
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("libx264", rate=limit)

@@ -74,7 +74,7 @@ def read_study(
     if not 0 <= minimum <= 1:
         raise VPGCError(f"minimum = {minimum:g} is no part of a file: give one from 0 to 1.")
     opened = Key.load(key)
-    folder = check_output(output)
+    folder = check_output(output, report=False)
     files = [Path(x) for x in ([answers] if isinstance(answers, str | os.PathLike) else answers)]
     if not files:
         raise VPGCError("There are no answers to read: give the JSON files that raters saved.")

@@ -28,6 +28,8 @@ OPEN_PAIRS = 3
 TALLEST, SMALLEST = 320, 160
 # At the end of the title of a score of which it is known what is better.
 ARROWS = "↑↓"
+# What the truth's own floor is called, which is no system.
+FLOORS = ("floor", "floor (truth, a frame late)")
 STYLE = """
 video { max-width: 100%; min-width: min(100%, 640px); border-radius: 8px; display: block; }
 .worst { display: grid; gap: 12px; }
@@ -172,7 +174,7 @@ def _score_table(rows, columns):
         if not known:
             continue
         best = None
-        rivals = [value for name, value in known.items() if not name.startswith("floor")]
+        rivals = [value for name, value in known.items() if name not in FLOORS]
         if len(rivals) > 1 and title[-1] in ARROWS:
             best = format((max if title[-1] == "↑" else min)(rivals), form)
         cells = []
@@ -183,7 +185,7 @@ def _score_table(rows, columns):
                 cells.append(f"<td>-{out}</td>")
                 continue
             value = format(row[key], form)
-            if value == best and not name.startswith("floor"):
+            if value == best and name not in FLOORS:
                 value = f"<b>{value}</b>"
             if interval := row["intervals"].get(key):
                 value += f"<small>[{interval[0]:{form}}, {interval[1]:{form}}]</small>"

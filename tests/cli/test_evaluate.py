@@ -92,7 +92,7 @@ def test_a_result_is_scored_against_its_driver(vpgc, videos, tmp_path):  # noqa:
     way = "give RUN, or --prediction, and leave out --truth"
     refused(vpgc("evaluate", "--driving", truth), way)
     refused(vpgc("evaluate", "--driving", truth, "--prediction", late, "--truth", truth), way)
-    refused(vpgc("evaluate", tmp_path, "--motion", 0.5), "it is used with --driving)")
-    said = "With --driving --crop says nothing: leave it out (it is used for two videos)"
+    refused(vpgc("evaluate", tmp_path, "--motion", 0.5), "it is used with RUN --driving or")
+    said = "With RUN --driving --crop says nothing: leave it out (it is used for two videos)"
     refused(vpgc("evaluate", tmp_path, "--driving", truth, "--crop", "face"), said)
     refused(vpgc("evaluate", "--prediction", late, "--driving", truth, "--start", 1), "finished")
