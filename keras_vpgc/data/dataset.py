@@ -573,8 +573,7 @@ class DriverImageBatches(DriverBatches):
         **kwargs: As for `DriverBatches`.
 
     Returns of `[i]`:
-        Heatmaps, the pair of features and images (float32 in [-1, 1]), and the pair of weights
-        `(b, 1, 1)` and `(b, s, s)`.
+        The pair of heatmaps and features, images (uint8) and their weights `(b, s, s, 1)`.
     """
 
     def __init__(self, *args, images, landmarks, region_weights=None, **kwargs):
@@ -589,18 +588,15 @@ class DriverImageBatches(DriverBatches):
         if self.cache == "device":
             return super().make(batch)
         chosen = self.chosen(batch)
-        images = np.asarray(self.images[chosen], "float32") / 127.5 - 1.0
-        return (
-            self.inputs(batch, chosen),
-            (np.asarray(self.features[chosen], "float32"), images),
-            (np.ones((len(chosen), 1, 1), "float32"), self.regions.weigh(chosen)),
-        )
+        features = np.asarray(self.features[chosen], "float32")
+        weights = self.regions.weigh(chosen)[..., None]
+        return (self.inputs(batch, chosen), features), np.asarray(self.images[chosen]), weights
 
     def pick(self, arrays, chosen, *more):
-        heatmaps, features = super().pick(arrays, chosen, *more)
-        images = ops.cast(backend.take(arrays["images"], chosen), "float32") / 127.5 - 1.0
+        inputs = super().pick(arrays, chosen, *more)
+        images = backend.take(arrays["images"], chosen)
         weights = self.regions.weigh_on_device(backend.take(arrays["boxes"], chosen))
-        return heatmaps, (features, images), (ops.ones((len(chosen), 1, 1)), weights)
+        return inputs, images, weights[..., None]
 
 
 def stack_context(heatmaps, neighbours):

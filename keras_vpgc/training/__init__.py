@@ -3,6 +3,7 @@
 from keras_vpgc.training.checkpoint import Checkpoint
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.direct_trainer import DirectTrainer
+from keras_vpgc.training.driver_trainer import DriverTrainer
 from keras_vpgc.training.fit_driver import (
     FeatureLoss,
     draw,
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "CodebookTrainer",
     "DirectTrainer",
+    "DriverTrainer",
     "FeatureLoss",
     "Stage",
     "averaged",

@@ -14,7 +14,8 @@ from keras_vpgc.data.dataset import (
 )
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.layers import LandmarkHeatmap
-from keras_vpgc.training.optimizer import adam
+from keras_vpgc.training.driver_trainer import DriverTrainer
+from keras_vpgc.training.optimizer import adam, parts
 
 
 def encode(autoencoder, images, batch_size=16, dtype="float16", progress=None):
@@ -112,29 +113,6 @@ class FeatureLoss(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "temporal_weight": self.temporal_weight}
-
-
-class ImageLoss(keras.losses.Loss):
-    """L1 and a perceptual term.
-
-    Args:
-        perceptual: A callable `(true, predicted) -> scalar`, or `None`.
-        perceptual_weight: Its weight, that of L1 being 1.
-
-    Call arguments:
-        y_true, y_pred: Images `(batch, s, s, 3)` in [-1, 1].
-    """
-
-    def __init__(self, perceptual=None, perceptual_weight=1.0, name="image", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
-
-    def call(self, y_true, y_pred):
-        loss = ops.mean(ops.abs(y_pred - y_true), axis=-1)
-        if self.perceptual is not None:
-            # Weights of pixels have mean 1, so they leave a number for the whole batch as it is.
-            loss = loss + self.perceptual_weight * self.perceptual(y_true, y_pred)
-        return loss
 
 
 def fit_driver(
@@ -253,7 +231,10 @@ def _fit(model, batches, steps, callbacks, verbose, **kwargs):
         shuffle=False,
         **kwargs,
     )
-    model.optimizer.swap()
+    backend.release_steps(model)
+    for optimizer in parts(model.optimizer):
+        if hasattr(optimizer, "swap"):
+            optimizer.swap()
     logs = history.history
     return [dict(zip(logs, row, strict=True)) for row in zip(*logs.values(), strict=True)]
 
@@ -278,6 +259,8 @@ def fit_driver_on_images(
     perceptual=None,
     perceptual_weight=1.0,
     train_decoder=False,
+    discriminator=None,
+    adversarial=None,
     region_weights=None,
     scale_jitter=0.0,
     sampling=None,
@@ -294,8 +277,8 @@ def fit_driver_on_images(
     """Train a driver further on what is seen: through the frozen codebook and decoder.
 
     `L = feature_weight * |F_hat_t - Z|_1 + image_weight * (|w (I_hat - I)|_1 + perceptual_weight *
-    L_per)`, `w` heavier on face, eyes and mouth. Eq. 8 alone spends its effort on all features
-    alike; this term spends it on those that show.
+    L_per)`, `w` heavier on face, eyes and mouth; see `DriverTrainer`. Eq. 8 alone spends its effort
+    on all features alike; this term spends it on those that show.
 
     Args:
         driver: A `PortraitDriver`, trained by `fit_driver`.
@@ -313,6 +296,8 @@ def fit_driver_on_images(
         perceptual_weight: Its weight, relative to L1 of the images.
         train_decoder: Also train the decoder, jointly. The codes stay as they are. The
             autoencoder's decoder is then another one than that of its own training.
+        discriminator: A `PatchDiscriminator` for an adversarial term, with the decoder only.
+        adversarial: Dict of `DriverTrainer`'s settings of it, and of `discriminator_optimizer`.
         region_weights: See `keras_vpgc.data.dataset.weigh_regions`.
 
     Returns:
@@ -349,35 +334,37 @@ def fit_driver_on_images(
         held_images, held_features, held = validation
         # In the shape of a batch, but in their order and all at once.
         validation = (
-            stack_context(heatmaps, neighbours[held]),
-            (held_features.astype("float32"), held_images.astype("float32") / 127.5 - 1.0),
-            (
-                np.ones((len(held), 1, 1), "float32"),
-                weigh_regions(landmarks[held], held_images.shape[1], region_weights),
-            ),
+            (stack_context(heatmaps, neighbours[held]), held_features.astype("float32")),
+            held_images,
+            weigh_regions(landmarks[held], held_images.shape[1], region_weights)[..., None],
         )
     else:
         validation = None
-    predicted = driver.outputs[0]
-    quantized = (driver.codebook or autoencoder.codebook)(predicted)
-    if autoencoder.soft_index is not None:
-        quantized = autoencoder.soft_index([predicted, quantized])
     autoencoder.trainable = False
     autoencoder.decoder.trainable = train_decoder
+    settings = dict(adversarial or {})
+    optimizers = {"discriminator_optimizer": settings.pop("discriminator_optimizer", None)}
     try:
-        model = keras.Model(driver.input, [predicted, autoencoder.decoder(quantized)])
-        model.compile(
-            adam(learning_rate, average=average, accumulate=accumulate),
-            loss=[FeatureLoss(), ImageLoss(perceptual, perceptual_weight)],
-            loss_weights=[feature_weight, image_weight],
-            jit_compile=backend.jit_by_default(),
+        trainer = DriverTrainer(
+            driver,
+            autoencoder,
+            discriminator,
+            perceptual,
+            image_weight,
+            image_weight * perceptual_weight,
+            train_decoder=train_decoder,
+            feature_weight=feature_weight,
+            **settings,
         )
-        backend.record_steps(model)
-        changed = [driver, autoencoder.decoder] if train_decoder else [driver]
+        trainer.compile(
+            learning_rate=learning_rate, average=average, accumulate=accumulate, **optimizers
+        )
+        changed = [driver, *([autoencoder.decoder] if train_decoder else [])]
+        changed += [discriminator] if discriminator is not None else []
         weights = [v for x in changed for v in [*x.trainable_variables, *x.non_trainable_variables]]
         fit = {"validation_data": validation, "validation_batch_size": batch_size}
         if stage is not None:
-            return stage.fit(model, batches, weights=weights, draw=preview, **fit)
-        return _fit(model, batches, steps, callbacks, verbose, **fit)
+            return stage.fit(trainer, batches, weights=weights, draw=preview, **fit)
+        return _fit(trainer, batches, steps, callbacks, verbose, **fit)
     finally:
         autoencoder.trainable = True

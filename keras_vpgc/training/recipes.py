@@ -503,6 +503,32 @@ def _fit_direct(mapping, data, config, make_stage, augmentation, perceptual):
 def _image_trainer(cls, model, stage, config, perceptual):
     """A compiled trainer of images by the recipe."""
     recipe = config.recipe
+    start = recipe.adversarial_start
+    start = recipe.steps // 2 if start is None else start
+    discriminator, adversarial = _adversary(stage, config, start, recipe.learning_rate)
+    optimizer = adversarial.pop("discriminator_optimizer")
+    trainer = cls(
+        model,
+        discriminator,
+        perceptual,
+        recipe.l1_weight,
+        recipe.perceptual_weight,
+        **adversarial,
+    )
+    trainer.compile(
+        learning_rate=_rate(recipe.learning_rate, recipe.steps, recipe),
+        code_rate=recipe.code_rate,
+        discriminator_optimizer=optimizer,
+        average=recipe.average,
+        accumulate=recipe.accumulate,
+    )
+    _announce(stage, recipe.batch_size)
+    return trainer
+
+
+def _adversary(stage, config, start, rate):
+    """The recipe's discriminator (or `None`) for a stage, and how it is trained."""
+    recipe = config.recipe
     discriminator = None
     if recipe.adversarial:
         discriminator = PatchDiscriminator(
@@ -510,36 +536,20 @@ def _image_trainer(cls, model, stage, config, perceptual):
             feature_maps=recipe.feature_matching_weight > 0,
             dtype=recipe.precision,
         )
-    start = recipe.adversarial_start
-    start = recipe.steps // 2 if start is None else start
-    trainer = cls(
-        model,
-        discriminator,
-        perceptual,
-        recipe.l1_weight,
-        recipe.perceptual_weight,
-        recipe.adversarial or "hinge",
-        recipe.adversarial_weight,
-        start,
-        recipe.adaptive,
-        recipe.feature_matching_weight,
-    )
-    rate = recipe.learning_rate
-    trainer.compile(
-        learning_rate=_rate(rate, recipe.steps, recipe),
-        code_rate=recipe.code_rate,
+        if stage.verbose and start < stage.steps:
+            print(f"The discriminator joins at step {start}; steps take longer from there.")
+    return discriminator, {
+        "adversarial": recipe.adversarial or "hinge",
+        "adversarial_weight": recipe.adversarial_weight,
+        "adversarial_start": start,
+        "adaptive": recipe.adaptive,
+        "feature_matching_weight": recipe.feature_matching_weight,
         # Its schedule begins when it joins.
-        discriminator_optimizer=adam(
-            _rate(rate * recipe.discriminator_rate, max(1, recipe.steps - start), recipe),
+        "discriminator_optimizer": adam(
+            _rate(rate * recipe.discriminator_rate, max(1, stage.steps - start), recipe),
             accumulate=recipe.accumulate,
         ),
-        average=recipe.average,
-        accumulate=recipe.accumulate,
-    )
-    _announce(stage, recipe.batch_size)
-    if stage.verbose and discriminator is not None and start < recipe.steps:
-        print(f"The discriminator joins at step {start}; steps take longer from there.")
-    return trainer
+    }
 
 
 def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
@@ -601,6 +611,10 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
             continue
         stage = make_stage(name, title, steps)
         _announce(stage, recipe.driver_batch_size)
+        more = {"train_decoder": name == "joint"}
+        if name == "joint" and recipe.adversarial:
+            start = round(steps * recipe.joint_adversarial_start)
+            more["discriminator"], more["adversarial"] = _adversary(stage, config, start, highest)
         fit_driver_on_images(
             driver,
             autoencoder,
@@ -613,7 +627,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
             image_weight=recipe.driver_image_weight,
             perceptual=perceptual,
             perceptual_weight=recipe.perceptual_weight,
-            train_decoder=name == "joint",
+            **more,
             region_weights=recipe.region_weights or {},
             stage=stage,
             **shared,

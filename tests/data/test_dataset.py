@@ -149,11 +149,11 @@ def test_image_batches_hold_features_images_and_weights(rng):
         np.zeros((3, 16, 16), "uint8"), context_indices(3, 1), np.arange(3)[:, None, None, None],
         3, 1, images=images, landmarks=np.stack([face(0.5, 0.5)] * 3), region_weights={"face": 3.0},
     )  # fmt: skip
-    heatmaps, (features, targets), (ones, weights) = batches[0]
-    assert heatmaps.shape == (3, 16, 16, 1) and (ones == 1).all()
+    (heatmaps, features), targets, weights = batches[0]
+    assert heatmaps.shape == (3, 16, 16, 1)
     order = features.ravel().astype(int)
-    np.testing.assert_allclose(targets, images[order] / 127.5 - 1, atol=1e-6)
-    assert weights.shape == (3, 16, 16) and weights.max() / weights.min() == pytest.approx(3)
+    np.testing.assert_array_equal(targets, images[order])
+    assert weights.shape == (3, 16, 16, 1) and weights.max() / weights.min() == pytest.approx(3)
 
 
 @pytest.mark.once

@@ -1,11 +1,12 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
-from keras_vpgc import VPGCError
+from keras_vpgc import VPGCError, backend
 from keras_vpgc.layers import LandmarkHeatmap
-from keras_vpgc.models import PortraitAutoencoder, PortraitDriver
-from keras_vpgc.training import draw, encode, fit_driver, fit_driver_on_images
+from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder, PortraitDriver
+from keras_vpgc.training import DriverTrainer, draw, encode, fit_driver, fit_driver_on_images
 from tests.layers.layer_case import to_numpy
 
 
@@ -100,6 +101,63 @@ def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eag
         assert history[-1]["loss"] < history[0]["loss"]
     for old, new in zip(before, autoencoder.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+    assert set(history[-1]) == {"loss", "l1", "psnr", "features"}
     assert autoencoder.trainable_variables and autoencoder.decoder.trainable
     with pytest.raises(VPGCError, match="3 images and 4 features for 4 frames"):
         fit_driver_on_images(driver, autoencoder, landmarks, images[:3], features, np.arange(4))
+
+
+def parts(rng):
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny")
+    driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes)
+    heatmaps = rng.uniform(size=(2, 64, 64, 7)).astype("float32")
+    features = rng.normal(size=(2, 16, 16, 32)).astype("float32")
+    images = rng.integers(0, 256, size=(2, 64, 64, 3), dtype="uint8")
+    return autoencoder, driver, heatmaps, features, images
+
+
+def test_step_of_driver_and_decoder_is_the_gradient_of_their_loss(rng):
+    autoencoder, driver, heatmaps, features, images = parts(rng)
+    weights = rng.uniform(0.5, 2.0, size=(2, 64, 64, 1)).astype("float32")
+    trainer = DriverTrainer(
+        driver, autoencoder, train_decoder=True, feature_weight=10.0, l1_weight=30.0
+    )
+    eager = keras.backend.backend() == "tensorflow"
+    trainer.compile(optimizer=keras.optimizers.SGD(0.01), run_eagerly=eager)
+    variables = [*driver.trainable_variables, *autoencoder.decoder.trainable_variables]
+    true = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
+    given = [ops.convert_to_tensor(x) for x in (heatmaps, features, weights)]
+
+    def loss():
+        found = driver(given[0], training=True)
+        image = autoencoder.decoder(autoencoder.soft_index([found, autoencoder.codebook(found)]))
+        error = ops.mean(ops.abs(found - given[1]))
+        return (10.0 * error + 30.0 * ops.mean(given[2] * ops.abs(image - true)),)
+
+    (value,), pullback = backend.vjp(loss, variables)
+    wanted = [to_numpy(g) for g in pullback((ops.ones_like(value),))]
+    before = [to_numpy(v) for v in variables]
+    codes = to_numpy(autoencoder.codebook.codes)
+    logs = trainer.fit(
+        (heatmaps, features), images, sample_weight=weights, batch_size=2, verbose=0
+    ).history
+    assert logs["loss"][0] == pytest.approx(float(to_numpy(value)), rel=1e-4)
+    size = np.sqrt(np.mean([np.mean(g**2) for g in wanted]))
+    for v, old, grad in zip(variables, before, wanted, strict=True):
+        found = (old - to_numpy(v)) / 0.01
+        assert np.abs(found - grad).max() <= 0.02 * max(size, np.abs(grad).max()), v.path
+    np.testing.assert_array_equal(to_numpy(autoencoder.codebook.codes), codes)
+
+
+@pytest.mark.once
+def test_adversarial_loss_joins_driver_and_decoder(rng):
+    autoencoder, driver, heatmaps, features, images = parts(rng)
+    discriminator = PatchDiscriminator(64, discriminator_channels=4)
+    trainer = DriverTrainer(driver, autoencoder, discriminator, train_decoder=True)
+    trainer.compile(run_eagerly=keras.backend.backend() == "tensorflow")
+    before = [to_numpy(v) for v in discriminator.weights]
+    logs = trainer.fit((heatmaps, features), images, batch_size=2, verbose=0).history
+    assert {"features", "adversarial", "discriminator", "lambda"} <= set(logs)
+    assert any((to_numpy(v) != x).any() for v, x in zip(discriminator.weights, before, strict=True))
+    with pytest.raises(VPGCError, match="set train_decoder=True"):
+        DriverTrainer(driver, autoencoder, discriminator)
