@@ -53,6 +53,10 @@ def test_bad_comparisons_are_refused(run, portrait, tmp_path):
         compare_runs({}, portrait)
     with pytest.raises(VPGCError, match="is no run folder"):
         compare_runs({"a": tmp_path}, portrait)
+    with pytest.raises(VPGCError, match="A run cannot be called 'truth'"):
+        compare_runs({"truth": run}, portrait)
+    with pytest.raises(VPGCError, match="no held-out part 'train'"):
+        compare_runs({"a": run}, portrait, part="train")
     (tmp_path / "file").write_text("")
     with pytest.raises(VPGCError, match="is a file"):
         compare_runs({"a": run}, portrait, tmp_path / "file")

@@ -13,7 +13,10 @@ from keras_vpgc.data import tracking, video
 from keras_vpgc.data.video import lost_frames
 from keras_vpgc.evaluation.clips import spans
 from keras_vpgc.evaluation.compare import compare
+from keras_vpgc.evaluation.cross import evaluate_cross
+from keras_vpgc.evaluation.output import publish
 from keras_vpgc.evaluation.pair import evaluate_pair
+from keras_vpgc.evaluation.study import make_study
 from tests.evaluation.videos import damage, frames_of, write, write_exact
 
 pytestmark = pytest.mark.once
@@ -157,3 +160,28 @@ def test_no_face_at_all_in_one_system(videos, frames, tmp_path):
     assert rows["empty"]["left_out"]["landmark_distance"] == 60 and not found["failures"]
     assert "No face was found in 60 of 60 frames of empty (0-59)" in "".join(found["notes"])
     assert "no face found" in (tmp_path / "s" / "report.html").read_text()
+
+
+def test_a_damaged_clip_gets_into_no_study(videos, tmp_path):
+    broken = damage(videos["good"], tmp_path / "broken.mp4", range(20, 24))
+    systems = {"a": videos["soft"], "b": broken}
+    with pytest.raises(VPGCError, match="broken.mp4 is damaged: .* frames to be shown cannot"):
+        make_study(systems, tmp_path / "s", references=videos["soft"], progress=False)
+    assert not (tmp_path / "s").exists()
+
+
+def test_frames_of_a_driven_face_that_cannot_be_decoded_have_no_scores(videos, tmp_path):
+    broken = damage(videos["good"], tmp_path / "broken.mp4", range(20, 24))
+    lost = len(lost_frames(broken))
+    found = evaluate_cross(videos["truth"], broken, workers=1, progress=False)
+    row = found["scores"]["result"]
+    assert row["left_out"]["head_motion_error"] == row["left_out"]["sharpness"] == lost
+    assert any(f"{lost} of 60 frames of the result clip cannot be" in x for x in found["notes"])
+
+
+def test_what_a_killed_run_left_is_not_published(tmp_path):
+    (tmp_path / "s" / ".partial").mkdir(parents=True)
+    (tmp_path / "s" / ".partial" / "old.json").write_text("")
+    with publish(tmp_path / "s") as partial:
+        (partial / "new.json").write_text("")
+    assert [x.name for x in (tmp_path / "s").iterdir()] == ["new.json"]
