@@ -1,5 +1,6 @@
 """Measuring on a device: times, memory, CUDA graphs, and the rows of a table."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -132,6 +133,24 @@ def copy(numbers):
     return lambda: target.copy_(a), synchronise
 
 
+@contextlib.contextmanager
+def full_precision():
+    """A scope in which the package and the twin compute float32 in float32."""
+    import torch
+
+    from keras_vpgc import backend as package
+
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with package.full_precision():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def quartiles(times):
     """Median and quartiles of seconds, in milliseconds."""
     low, middle, high = 1000 * np.percentile(times, [25, 50, 75])
@@ -166,6 +185,25 @@ def captured(call, warm_up=3):
         return outputs
 
     return replay
+
+
+def dtype_of(precision) -> str:
+    """The type that products are computed in under a Keras precision, as `rates` names it."""
+    return "bfloat16" if precision == "mixed_bfloat16" else "float32"
+
+
+def plan_of(row) -> tuple[bool, bool, bool]:
+    """What a twin's row asks for: compiled, as a CUDA graph, channels last."""
+    parts = row.split("-")[1:]
+    unknown = set(parts) - {"eager", "compile", "graph", "nhwc"}
+    if unknown:
+        raise SystemExit(f"There is no row {row}: {', '.join(unknown)} is unknown.")
+    return "compile" in parts, "graph" in parts, "nhwc" in parts
+
+
+def package_mode(row):
+    """Choose how the package runs by the row's name, `package` or `package-MODE` on PyTorch."""
+    os.environ["KERAS_VPGC_TORCH"] = row.partition("-")[2]
 
 
 class Table:

@@ -180,24 +180,34 @@ def count(model, size=None) -> Work:
     return total
 
 
-def image_step(autoencoder, discriminator, lpips, batch) -> float:
-    """Operations of a step of stage 1, all losses on.
+def image_step(autoencoder, discriminator, lpips, batch) -> dict[str, float]:
+    """Operations of a step of stage 1, all losses on, by the part whose precision they have.
+
+    LPIPS sees both images and gives a gradient to one of them. The discriminator judges the
+    images three times, gives a gradient to the image once and to its weights twice. The adaptive
+    weight's two gradients of a kernel are left out.
 
     Args:
-        autoencoder, discriminator, lpips: `Work` of one sample of each, `None` for none.
+        autoencoder, discriminator, lpips: `Work` of one sample of each.
         batch: Images of a batch.
 
     Returns:
-        Operations. LPIPS sees both images and gives a gradient to the one alone. The
-        discriminator judges the images three times, gives a gradient to the image once and to
-        its weights twice. The adaptive weight's two gradients of a kernel are left out.
+        Operations of `"network"` and `"lpips"`.
     """
-    total = autoencoder.training
-    if lpips is not None:
-        total += 3 * lpips.flops
-    if discriminator is not None:
-        total += 2 * discriminator.flops + 2 * discriminator.training
-    return batch * total
+    network = autoencoder.training + 2 * discriminator.flops + 2 * discriminator.training
+    return {"network": batch * network, "lpips": batch * 3 * lpips.flops}
+
+
+def image_step_bytes(autoencoder, discriminator, lpips, batch, precision) -> float:
+    """Lower bound of the bytes that such a step moves; the arguments are those of `image_step`.
+
+    A gradient of an input, and one of weights, moves as much as the pass forward. Adam reads
+    weights, gradients and two moments of float32 and writes all but the gradients.
+    """
+    work = autoencoder.times(batch).bytes(precision, 3)
+    work += discriminator.times(batch).bytes(precision, 2 + 2 * 3)
+    work += lpips.times(batch).bytes("float32", 3)
+    return work + 7 * 4 * (autoencoder.weights + discriminator.weights)
 
 
 def rates(tiny=False) -> dict[str, float]:
@@ -216,6 +226,20 @@ def rates(tiny=False) -> dict[str, float]:
     copy, sync = clock.copy(numbers)
     found["copy"] = 2 * 4 * numbers / _best(copy, sync, tiny)
     return found
+
+
+def floor(flops, moved, reached) -> tuple[float, float]:
+    """Seconds that work takes at the rates that were measured.
+
+    Args:
+        flops: Dict of operations by the type they are computed in, as in `rates`.
+        moved: Bytes.
+        reached: What `rates` gave.
+
+    Returns:
+        Seconds of the products alone, and of the bytes alone.
+    """
+    return sum(n / reached[dtype] for dtype, n in flops.items()), moved / reached["copy"]
 
 
 def _best(call, sync, tiny):

@@ -73,7 +73,9 @@ class Stage1:
             real, fake = self.discriminator(images), self.discriminator(fakes)
         total = 0.0
         for one, other in zip(real, fake, strict=True):
-            total = total + 0.5 * (F.relu(1 - one.float()).mean() + F.relu(1 + other.float()).mean())
+            total = total + 0.5 * (
+                F.relu(1 - one.float()).mean() + F.relu(1 + other.float()).mean()
+            )
         return total / len(real)
 
     def __call__(self, pixels):

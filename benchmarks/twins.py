@@ -175,7 +175,7 @@ class LPIPS(nn.Module):
 
 def _unit(x):
     squared = x.square().sum(1, keepdim=True)
-    return x / (torch.where(squared > 0, squared, 1.0).sqrt() + 1e-10)
+    return x / (squared.masked_fill(squared == 0, 1.0).sqrt() + 1e-10)
 
 
 def difference(expected, found) -> float:
