@@ -192,12 +192,22 @@ def dtype_of(precision) -> str:
     return "bfloat16" if precision == "mixed_bfloat16" else "float32"
 
 
+def check_rows(rows):
+    """Refuse names of rows that say nothing, before anything is measured."""
+    for row in rows:
+        kind, *parts = row.split("-")
+        known = {"twin": ("eager", "compile", "graph", "nhwc")}
+        known["package"] = ("off", "trace", "graph", "compile") if backend() == "torch" else ()
+        for part in parts:
+            if part not in known.get(kind, ()):
+                raise SystemExit(f"There is no row {row}: {part} says nothing to {kind} here.")
+        if kind not in known:
+            raise SystemExit(f"There is no row {row}: rows begin with package or twin.")
+
+
 def plan_of(row) -> tuple[bool, bool, bool]:
     """What a twin's row asks for: compiled, as a CUDA graph, channels last."""
     parts = row.split("-")[1:]
-    unknown = set(parts) - {"eager", "compile", "graph", "nhwc"}
-    if unknown:
-        raise SystemExit(f"There is no row {row}: {', '.join(unknown)} is unknown.")
     return "compile" in parts, "graph" in parts, "nhwc" in parts
 
 

@@ -317,6 +317,7 @@ def main():
         options.repeats, options.steps = 2, 1
         options.lpips = "random" if options.lpips == "auto" else options.lpips
     rows = options.rows or default_rows(options.tiny)
+    clock.check_rows(rows)
     benchmark = Benchmark(options)
     benchmark.head()
     if any(row.startswith("twin") for row in rows) and not options.no_check:

@@ -62,6 +62,14 @@ class Linear(nn.Linear):
         self.weight.data, self.bias.data = kernel.T.contiguous(), tensor(layer.bias)
 
 
+class ExactLinear(Linear):
+    """The same in float32 under any precision."""
+
+    def forward(self, x):
+        with exact(x):
+            return super().forward(x.float())
+
+
 class GroupNorm(nn.GroupNorm):
     def __init__(self, layer):
         super().__init__(layer.groups, layer.gamma.shape[0], layer.epsilon)
@@ -183,6 +191,22 @@ class Stack(nn.Module):
         return self.both(x)[0]
 
 
+def halve(module):
+    """Keep in bfloat16 the weights that automatic casts would convert at each call.
+
+    Args:
+        module: A twin that is not trained; it is changed.
+
+    Returns:
+        The twin.
+    """
+    for part in module.modules():
+        casts = isinstance(part, (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm))
+        if casts and not isinstance(part, (ExactConv, ExactLinear)):
+            part.to(torch.bfloat16)
+    return module
+
+
 class SoftIndex(nn.Module):
     """Codes of the window for each piece of the features `(b, d, h, w)`."""
 
@@ -264,7 +288,7 @@ class Head(nn.Module):
         self.positions = nn.Parameter(tensor(parts["positions"].positions))
         blocks = [x for name, x in parts.items() if name.startswith("block_")]
         self.blocks = nn.Sequential(*(Block(x, fused) for x in blocks))
-        self.norm, self.last = LayerNorm(parts["norm"]), Linear(parts["last"])
+        self.norm, self.last = LayerNorm(parts["norm"]), ExactLinear(parts["last"])
         self.register_buffer("mean", tensor(parts["scale"].mean, (2, 0, 1)).contiguous())
         self.register_buffer("deviation", tensor(parts["scale"].deviation))
 
@@ -279,9 +303,8 @@ class Head(nn.Module):
             x = torch.cat([x, x.mean(1, keepdim=True).expand_as(x)], -1)
         x = self.mlp_1(x)
         x = self.norm(self.blocks(x + self.positions.to(x.dtype)))
-        with exact(x):
-            x = self.last(x.float()).transpose(1, 2).reshape(b, d, h, w)
-            return x * self.deviation + self.mean
+        x = self.last(x).transpose(1, 2).reshape(b, d, h, w)
+        return x * self.deviation + self.mean
 
 
 class Heatmap(nn.Module):
