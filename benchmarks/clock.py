@@ -224,6 +224,9 @@ class Table:
 
     def head(self):
         """Print the first two lines."""
+        # What is there by now stays: it need not be looked through after every row.
+        gc.collect()
+        gc.freeze()
         print("| " + " | ".join(self.columns) + " |")
         print("|" + "---|" * len(self.columns), flush=True)
 

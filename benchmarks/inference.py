@@ -63,6 +63,8 @@ class Benchmark:
         model = self.build("float32")
         self.context, self.size = model.context, model.image_size
         self.points = model.heatmap.num_points
+        self.map_shape = model.encoder.output_shape[1:]
+        self.codes = ops.convert_to_numpy(model.codebook.codes)
         self.work = counting.count(model)
         # Drawing has no products; what it gives is written.
         self.works = {"heatmap": counting.Work(values=self.size**2)}
@@ -180,16 +182,13 @@ class Benchmark:
     def inputs(self, batch):
         """Random inputs of each part, NHWC, of the host."""
         rng = np.random.default_rng(0)
-        model = self.build("float32")
-        normal = lambda shape: rng.normal(size=shape).astype("float32")  # noqa: E731
-        features = normal((batch, *model.encoder.output_shape[1:]))
-        codes = ops.convert_to_numpy(model.codebook.codes)
+        features = rng.normal(size=(batch, *self.map_shape)).astype("float32")
         heatmaps = rng.uniform(size=(batch, self.size, self.size, self.context)).astype("float32")
         return {
             "heatmap": [self.landmarks(batch + self.context - 1)],
             "encoder": [heatmaps],
-            "head": [features, codes],
-            "index": [features, codes],
+            "head": [features, self.codes],
+            "index": [features, self.codes],
             "decoder": [features],
         }
 
@@ -197,8 +196,8 @@ class Benchmark:
         """Keras models of the parts."""
         landmarks = keras.Input(model.input_shape[2:])
         drawn = model.heatmap(ops.expand_dims(landmarks, 1))[..., 0]
-        features = keras.Input(model.encoder.output_shape[1:])
-        codes = keras.Input(batch_shape=model.codebook.codes.shape)
+        features = keras.Input(self.map_shape)
+        codes = keras.Input(batch_shape=self.codes.shape)
         index = keras.Model([features, codes], model.soft_index([features, codes]))
         return {
             "heatmap": keras.Model(landmarks, drawn),
@@ -314,7 +313,7 @@ def main():
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU, of vpgc_tiny")
     options = parser.parse_args()
     if options.tiny:
-        options.preset, options.batch, options.warm_up = "vpgc_tiny", [2], 2
+        options.preset, options.batch, options.warm_up = "vpgc_tiny", [1], 2
         options.calls, options.steps = 3, 1
     rows, parts = default_rows(options.tiny)
     rows = rows if options.rows is None else options.rows

@@ -313,7 +313,7 @@ def main():
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU, of vpgc_tiny")
     options = parser.parse_args()
     if options.tiny:
-        options.preset, options.batch, options.warm_up = "vpgc_tiny", 2, 2
+        options.preset, options.batch, options.warm_up = "vpgc_tiny", 1, 2
         options.repeats, options.steps = 2, 1
         options.lpips = "random" if options.lpips == "auto" else options.lpips
     rows = options.rows or default_rows(options.tiny)
