@@ -218,7 +218,7 @@ def rates(tiny=False) -> dict[str, float]:
         computes convolutions of float32, in TF32), and bytes a second read and written by a
         `"copy"`.
     """
-    side, numbers = (512, 2**22) if tiny else (8192, 2**28)
+    side, numbers = (512, 2**22) if tiny else (8192, 2**26)
     found = {}
     for dtype in ("bfloat16", "float32"):
         product, sync = clock.product(side, dtype)

@@ -8,8 +8,9 @@ KERAS_BACKEND=torch python benchmarks/inference.py --tiny      # whether it work
 The first table's calls take float32 landmarks of consecutive frames from the host and give uint8
 RGB on the host, as `Puppet` does it. Rows are those of `training.py`; in bfloat16 a twin keeps its
 weights so. Before a twin is timed its images are compared with the package's in float32. "start" is
-what the first calls took beyond p50. The second table's calls, for the rows of `--parts`, are those
-of parts of the network, from device to device, several before a wait.
+what the first calls took beyond p50; "off", on PyTorch, how far the pixels are in the mean from the
+package's in float32, of 255. The second table's calls, for the rows of `--parts`, are those of parts
+of the network, from device to device, several before a wait.
 
 The peak of memory is that of the row on PyTorch, that of the process so far on JAX. The last
 columns are the shares of the time that the products would take at the machine's matrix rate, and
@@ -36,7 +37,17 @@ from keras_vpgc.models import PortraitReenactor
 from keras_vpgc.reenactment.contours import window_model
 
 RATES = ("TFLOP/s", "of matrix rate", "of copy rate")
-COLUMNS = ("row", "precision", "batch", "p50 ms", "p99 ms", "start s", "peak MiB", "frames/s")
+COLUMNS = (
+    "row",
+    "precision",
+    "batch",
+    "p50 ms",
+    "p99 ms",
+    "start s",
+    "peak MiB",
+    "frames/s",
+    "off",
+)
 PARTS = ("heatmap", "encoder", "head", "index", "decoder")
 
 
@@ -72,6 +83,7 @@ class Benchmark:
             self.works[part] = counting.count(getattr(model, part))
         self.works["index"] = counting.count(self.package_parts(model)["index"])
         self.rates = counting.rates(options.tiny)
+        self.references: dict[int, np.ndarray] = {}
 
     def build(self, precision, output="uint8"):
         """A new reenactor of the same weights each time."""
@@ -116,7 +128,7 @@ class Benchmark:
         times = []
         for _ in range(self.options.calls):
             began = time.perf_counter()
-            call(landmarks)
+            images = call(landmarks)
             times.append(time.perf_counter() - began)
         half, most = np.percentile(times, [50, 99])
         return [
@@ -125,8 +137,26 @@ class Benchmark:
             f"{max(0.0, start - warm_up * half):.1f}",
             clock.peak(twin),
             f"{batch / np.mean(times):.1f}",
+            self.distance(images, batch),
             *self.shares(self.work, batch, precision, half),
         ]
+
+    def reference(self, batch):
+        """What the package gives in float32."""
+        with clock.full_precision():
+            clock.package_mode("package-off")
+            images = backend.compiled(window_model(self.build("float32")))(
+                self.landmarks(batch + self.context - 1)
+            )
+            return ops.convert_to_numpy(images).astype("int16")
+
+    def distance(self, images, batch):
+        """A row's mean distance from the reference."""
+        if clock.backend() != "torch":
+            return "-"
+        if batch not in self.references:
+            self.references[batch] = self.reference(batch)
+        return f"{np.abs(self.references[batch] - images).mean():.3f}"
 
     def package(self, row, precision, batch):
         """A row of the package."""
@@ -274,9 +304,7 @@ class Benchmark:
                 value = twins.compare("images", ops.convert_to_numpy(whole), found)
                 frames = self.landmarks(self.context + 1)
                 pixels = twin.frames(torch.from_numpy(frames).to(device)).cpu().numpy()
-            expected = backend.compiled(window_model(self.build("float32")))(frames)
-            expected = ops.convert_to_numpy(expected).astype("int16")
-            off = int(np.abs(expected - pixels).max())
+            off = int(np.abs(self.reference(2) - pixels).max())
         if off > 1:
             raise RuntimeError(f"pixels: the twin is off by {off} of 255.")
         clock.say(f"the twin in float32: images differ by {value:.1e}, pixels by {off} of 255")

@@ -193,7 +193,7 @@ def test_a_benchmark_prints_a_row_for_each_variant(script):
     )
     assert "failed" not in result.stdout, result.stderr
     rows = [[x.strip() for x in line.split("|")[1:-1]] for line in result.stdout.splitlines()]
-    times = {row[0]: float(row[3]) for row in rows if len(row) == 11 and row[1].startswith("mixed")}
+    times = {row[0]: float(row[3]) for row in rows if len(row) == 12 and row[1].startswith("mixed")}
     assert set(times) == {"package-off", "package-trace", "twin-eager", "twin-eager-nhwc"}
     assert min(times.values()) > 0
     if script == "inference":
