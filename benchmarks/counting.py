@@ -198,7 +198,9 @@ def image_step(autoencoder, discriminator, lpips, batch) -> dict[str, float]:
     return {"network": batch * network, "lpips": batch * 3 * lpips.flops}
 
 
-def image_step_bytes(autoencoder, discriminator, lpips, batch, precision) -> float:
+def image_step_bytes(
+    autoencoder, discriminator, lpips, batch, precision, lpips_precision="float32"
+) -> float:
     """Lower bound of the bytes that such a step moves; the arguments are those of `image_step`.
 
     A gradient of an input, and one of weights, moves as much as the pass forward. Adam reads
@@ -206,7 +208,7 @@ def image_step_bytes(autoencoder, discriminator, lpips, batch, precision) -> flo
     """
     work = autoencoder.times(batch).bytes(precision, 3)
     work += discriminator.times(batch).bytes(precision, 2 + 2 * 3)
-    work += lpips.times(batch).bytes("float32", 3)
+    work += lpips.times(batch).bytes(lpips_precision, 3)
     return work + 7 * 4 * (autoencoder.weights + discriminator.weights)
 
 

@@ -9,8 +9,8 @@ The first table's calls take float32 landmarks of consecutive frames from the ho
 RGB on the host, as `Puppet` does it. Rows are those of `training.py`; in bfloat16 a twin keeps its
 weights so. Before a twin is timed its images are compared with the package's in float32. "start" is
 what the first calls took beyond p50; "off", on PyTorch, how far the pixels are in the mean from the
-package's in float32, of 255. The second table's calls, for the rows of `--parts`, are those of parts
-of the network, from device to device, several before a wait.
+package's in float32, of 255. The second table's calls, for the rows of `--parts`, are those of
+parts of the network, from device to device, several before a wait.
 
 The peak of memory is that of the row on PyTorch, that of the process so far on JAX. The last
 columns are the shares of the time that the products would take at the machine's matrix rate, and

@@ -134,14 +134,14 @@ class Benchmark:
         )
         self.rates = counting.rates(options.tiny)
 
-    def build(self, precision):
-        """New models of the same weights each time."""
+    def build(self, precision, lpips="float32"):
+        """New models of the same weights each time, and LPIPS in a precision of its own."""
         keras.utils.set_random_seed(0)
         shared = {"dtype": precision}
         return (
             PortraitAutoencoder.from_preset(self.options.preset, **shared),
             PatchDiscriminator.from_preset(self.options.preset, **shared),
-            LPIPSLoss("vgg", self.weights),
+            LPIPSLoss("vgg", self.weights, lpips),
         )
 
     def head(self):
@@ -151,7 +151,7 @@ class Benchmark:
         clock.say(
             f"{clock.backend()}, {clock.device_name()}, {self.options.preset}; "
             f"{sum(flops.values()) / 1e12:.3f} TFLOP a step, {flops['lpips'] / 1e12:.3f} of them "
-            f"in LPIPS (float32)",
+            f"in LPIPS ({self.options.lpips_precision})",
             f"matrix rate {rates['bfloat16'] / 1e12:.1f} TFLOP/s (bfloat16), "
             f"{rates['float32'] / 1e12:.1f} (float32 as convolutions have it); copy rate "
             f"{rates['copy'] / 1e9:.0f} GB/s read and written",
@@ -162,10 +162,12 @@ class Benchmark:
         batch = self.options.batch
         step, low, high = clock.quartiles(times)
         parts = counting.image_step(*self.works, batch)
-        flops = {"float32": parts["lpips"]}
+        flops = {clock.dtype_of(self.options.lpips_precision): parts["lpips"]}
         dtype = clock.dtype_of(precision)
         flops[dtype] = flops.get(dtype, 0) + parts["network"]
-        moved = counting.image_step_bytes(*self.works, batch, precision)
+        moved = counting.image_step_bytes(
+            *self.works, batch, precision, self.options.lpips_precision
+        )
         products, copies = counting.floor(flops, moved, self.rates)
         return [
             f"{step:.1f}",
@@ -182,7 +184,7 @@ class Benchmark:
     def package(self, row, precision):
         """A row of the package, by `fit`."""
         clock.package_mode(row)
-        autoencoder, discriminator, lpips = self.build(precision)
+        autoencoder, discriminator, lpips = self.build(precision, self.options.lpips_precision)
         trainer = CodebookTrainer(autoencoder, discriminator, lpips)
         trainer.compile()
         trainer.switch_adversarial(True)
@@ -197,7 +199,7 @@ class Benchmark:
         history = trainer.fit(data, epochs=epochs, verbose=0, callbacks=[trials]).history
         return self.cells(precision, trials.times, start, clock.peak(), history["l1"][-1])
 
-    def twin_step(self, precision, compiled=False, nhwc=False):
+    def twin_step(self, precision, lpips_precision, compiled=False, nhwc=False):
         """The twin's step, with the weights that `build` gives."""
         import torch
 
@@ -213,7 +215,7 @@ class Benchmark:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         layout = torch.channels_last if nhwc else torch.contiguous_format
         parts = [x.to(device).to(memory_format=layout) for x in parts]
-        return Stage1(*parts, precision, compiled)
+        return Stage1(*parts, precision, lpips_precision, compiled)
 
     def twin(self, row, precision):
         """A row of the twin."""
@@ -223,7 +225,7 @@ class Benchmark:
         if compiled:
             # What was compiled for another row counts towards a limit.
             torch._dynamo.reset()
-        step = self.twin_step(precision, compiled, nhwc)
+        step = self.twin_step(precision, self.options.lpips_precision, compiled, nhwc)
         gpu = step.device.type == "cuda"
         pixels = torch.from_numpy(self.pixels)
         pixels = pixels.pin_memory() if gpu else pixels
@@ -260,7 +262,7 @@ class Benchmark:
         from benchmarks import twins
 
         with clock.full_precision():
-            step = self.twin_step("float32")
+            step = self.twin_step("float32", "float32")
             models = self.build("float32")
             pixels = self.pixels[:2]
             images = pixels.astype("float32") / 127.5 - 1.0
@@ -316,11 +318,17 @@ def main():
     parser.add_argument("--warm-up", type=int, default=5, help="steps before the trials")
     parser.add_argument("--rows", nargs="+", help="rows to measure, see above")
     parser.add_argument("--lpips", default="auto", help="auto, random, or a file of weights")
+    parser.add_argument(
+        "--lpips-precision",
+        default="float32",
+        choices=["mixed_bfloat16", "float32"],
+        help="as the recipes have it: float32",
+    )
     parser.add_argument("--no-check", action="store_true", help="time twins without comparing")
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU, of vpgc_tiny")
     options = parser.parse_args()
     if options.tiny:
-        options.preset, options.batch, options.warm_up = "vpgc_tiny", 1, 2
+        options.preset, options.batch, options.warm_up = "vpgc_tiny", 1, 1
         options.repeats, options.steps = 2, 1
         options.lpips = "random" if options.lpips == "auto" else options.lpips
     rows = options.rows or default_rows(options.tiny)

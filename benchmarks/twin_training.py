@@ -14,7 +14,8 @@ class Stage1:
 
     Args:
         autoencoder, discriminator, lpips: Twins, where they are to compute.
-        precision: `"float32"` or `"mixed_bfloat16"` (automatic casts; LPIPS stays float32).
+        precision: `"float32"` or `"mixed_bfloat16"` (automatic casts).
+        lpips_precision: The same of LPIPS's convolutions.
         compiled: Compile forward and backward of the four losses by `torch.compile`?
         learning_rate, code_rate, adversarial_weight: See `CodebookTrainer`.
     """
@@ -25,6 +26,7 @@ class Stage1:
         discriminator,
         lpips,
         precision="float32",
+        lpips_precision="float32",
         compiled=False,
         learning_rate=2e-4,
         code_rate=10.0,
@@ -33,7 +35,7 @@ class Stage1:
         self.autoencoder, self.discriminator, self.lpips = autoencoder, discriminator, lpips
         self.adversarial_weight = adversarial_weight
         self.device = autoencoder.codes.device
-        self.mixed = precision == "mixed_bfloat16"
+        self.precision, self.lpips_precision = precision, lpips_precision
         codes = autoencoder.codes
         network = [x for x in autoencoder.parameters() if x is not codes]
         # One update for all, which a CUDA graph can hold.
@@ -49,27 +51,28 @@ class Stage1:
             function = getattr(self, f"_{name}")
             setattr(self, name, _compile(function) if compiled else function)
 
-    def _cast(self):
-        if not self.mixed:
+    def _cast(self, precision):
+        if precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def _forward(self, images):
-        with self._cast():
+        with self._cast(self.precision):
             return self.autoencoder.train_forward(images)
 
     def _reconstruction(self, images, fakes):
         l1 = (images - fakes).abs().mean()
-        perceptual = self.lpips(images, fakes).mean()
+        with self._cast(self.lpips_precision):
+            perceptual = self.lpips(images, fakes).mean()
         return l1 + perceptual, l1, perceptual
 
     def _adversarial(self, fakes):
-        with self._cast():
+        with self._cast(self.precision):
             logits = self.discriminator(fakes)
         return sum(-x.float().mean() for x in logits) / len(logits)
 
     def _judgement(self, images, fakes):
-        with self._cast():
+        with self._cast(self.precision):
             real, fake = self.discriminator(images), self.discriminator(fakes)
         total = 0.0
         for one, other in zip(real, fake, strict=True):
