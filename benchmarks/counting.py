@@ -180,8 +180,8 @@ def count(model, size=None) -> Work:
     return total
 
 
-def image_step(autoencoder, discriminator, lpips, batch) -> dict[str, float]:
-    """Operations of a step of stage 1, all losses on, by the part whose precision they have.
+def image_step(autoencoder, discriminator, lpips, batch, matching=False) -> dict[str, float]:
+    """Operations of a step of stage 1, by the part whose precision they have.
 
     LPIPS sees both images and gives a gradient to one of them. The discriminator judges the
     images three times, gives a gradient to the image once and to its weights twice. The adaptive
@@ -190,16 +190,18 @@ def image_step(autoencoder, discriminator, lpips, batch) -> dict[str, float]:
     Args:
         autoencoder, discriminator, lpips: `Work` of one sample of each.
         batch: Images of a batch.
+        matching: Are the discriminator's features compared? It judges the images once more then.
 
     Returns:
         Operations of `"network"` and `"lpips"`.
     """
-    network = autoencoder.training + 2 * discriminator.flops + 2 * discriminator.training
+    network = autoencoder.training + 2 * discriminator.training
+    network += (3 if matching else 2) * discriminator.flops
     return {"network": batch * network, "lpips": batch * 3 * lpips.flops}
 
 
 def image_step_bytes(
-    autoencoder, discriminator, lpips, batch, precision, lpips_precision="float32"
+    autoencoder, discriminator, lpips, batch, matching, precision, lpips_precision="float32"
 ) -> float:
     """Lower bound of the bytes that such a step moves; the arguments are those of `image_step`.
 
@@ -207,7 +209,7 @@ def image_step_bytes(
     weights, gradients and two moments of float32 and writes all but the gradients.
     """
     work = autoencoder.times(batch).bytes(precision, 3)
-    work += discriminator.times(batch).bytes(precision, 2 + 2 * 3)
+    work += discriminator.times(batch).bytes(precision, (3 if matching else 2) + 2 * 3)
     work += lpips.times(batch).bytes(lpips_precision, 3)
     return work + 7 * 4 * (autoencoder.weights + discriminator.weights)
 

@@ -120,7 +120,7 @@ class Benchmark:
     """The networks, the batch and the machine's rates of one run."""
 
     def __init__(self, options):
-        self.options = options
+        self.options, self.matching = options, options.matching
         self.folder = tempfile.TemporaryDirectory()
         self.weights = lpips_weights(options.lpips, self.folder.name)
         autoencoder, discriminator, lpips = self.build("float32")
@@ -140,13 +140,15 @@ class Benchmark:
         shared = {"dtype": precision}
         return (
             PortraitAutoencoder.from_preset(self.options.preset, **shared),
-            PatchDiscriminator.from_preset(self.options.preset, **shared),
+            PatchDiscriminator.from_preset(
+                self.options.preset, feature_maps=self.matching > 0, **shared
+            ),
             LPIPSLoss("vgg", self.weights, lpips),
         )
 
     def head(self):
         """What is the same for all rows."""
-        flops = counting.image_step(*self.works, self.options.batch)
+        flops = counting.image_step(*self.works, self.options.batch, self.matching)
         rates = self.rates
         clock.say(
             f"{clock.backend()}, {clock.device_name()}, {self.options.preset}; "
@@ -161,12 +163,12 @@ class Benchmark:
         """A row's numbers."""
         batch = self.options.batch
         step, low, high = clock.quartiles(times)
-        parts = counting.image_step(*self.works, batch)
+        parts = counting.image_step(*self.works, batch, self.matching)
         flops = {clock.dtype_of(self.options.lpips_precision): parts["lpips"]}
         dtype = clock.dtype_of(precision)
         flops[dtype] = flops.get(dtype, 0) + parts["network"]
         moved = counting.image_step_bytes(
-            *self.works, batch, precision, self.options.lpips_precision
+            *self.works, batch, self.matching, precision, self.options.lpips_precision
         )
         products, copies = counting.floor(flops, moved, self.rates)
         return [
@@ -181,13 +183,18 @@ class Benchmark:
             f"{100000 * copies / step:.0f}%",
         ]
 
+    def trainer(self, *models):
+        """A trainer of the package all of whose losses are on."""
+        trainer = CodebookTrainer(*models, feature_matching_weight=self.matching)
+        trainer.compile()
+        trainer.switch_adversarial(True)
+        return trainer
+
     def package(self, row, precision):
         """A row of the package, by `fit`."""
         clock.package_mode(row)
         autoencoder, discriminator, lpips = self.build(precision, self.options.lpips_precision)
-        trainer = CodebookTrainer(autoencoder, discriminator, lpips)
-        trainer.compile()
-        trainer.switch_adversarial(True)
+        trainer = self.trainer(autoencoder, discriminator, lpips)
         clock.clear()
         began = time.perf_counter()
         trainer.fit(Same(self.pixels, self.options.warm_up), verbose=0)
@@ -215,7 +222,7 @@ class Benchmark:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         layout = torch.channels_last if nhwc else torch.contiguous_format
         parts = [x.to(device).to(memory_format=layout) for x in parts]
-        return Stage1(*parts, precision, lpips_precision, compiled)
+        return Stage1(*parts, precision, lpips_precision, compiled, matching_weight=self.matching)
 
     def twin(self, row, precision):
         """A row of the twin."""
@@ -273,16 +280,14 @@ class Benchmark:
                 found.append(twins.compare("autoencoder", made, twins.nhwc(step.autoencoder(own))))
                 pairs = zip(models[1](images), step.discriminator(own), strict=True)
                 for one, other in pairs:
-                    one = keras.ops.convert_to_numpy(one)
+                    one = keras.ops.convert_to_numpy(one[-1] if self.matching else one)
                     found.append(twins.compare("discriminator", one, twins.nhwc(other)))
                 one = keras.ops.convert_to_numpy(models[2].distance(images, made))
                 other = step.lpips(own, twins.nchw(made).to(step.device)).cpu().numpy()
                 found.append(twins.compare("LPIPS", one, other))
             if clock.backend() == "torch":
                 clock.package_mode("package-off")
-                trainer = CodebookTrainer(*models)
-                trainer.compile()
-                trainer.switch_adversarial(True)
+                trainer = self.trainer(*models)
                 one = trainer.train_on_batch(pixels, return_dict=True)
                 other = step(torch.from_numpy(pixels).to(step.device))
                 for name, value in other.items():
@@ -323,6 +328,9 @@ def main():
         default="float32",
         choices=["mixed_bfloat16", "float32"],
         help="as the recipes have it: float32",
+    )
+    parser.add_argument(
+        "--matching", type=float, default=0.0, help="weight of feature matching; default: off"
     )
     parser.add_argument("--no-check", action="store_true", help="time twins without comparing")
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU, of vpgc_tiny")

@@ -17,7 +17,7 @@ class Stage1:
         precision: `"float32"` or `"mixed_bfloat16"` (automatic casts).
         lpips_precision: The same of LPIPS's convolutions.
         compiled: Compile forward and backward of the four losses by `torch.compile`?
-        learning_rate, code_rate, adversarial_weight: See `CodebookTrainer`.
+        learning_rate, code_rate, adversarial_weight, matching_weight: See `CodebookTrainer`.
     """
 
     def __init__(
@@ -31,9 +31,10 @@ class Stage1:
         learning_rate=2e-4,
         code_rate=10.0,
         adversarial_weight=0.8,
+        matching_weight=0.0,
     ):
         self.autoencoder, self.discriminator, self.lpips = autoencoder, discriminator, lpips
-        self.adversarial_weight = adversarial_weight
+        self.adversarial_weight, self.matching_weight = adversarial_weight, matching_weight
         self.device = autoencoder.codes.device
         self.precision, self.lpips_precision = precision, lpips_precision
         codes = autoencoder.codes
@@ -66,10 +67,19 @@ class Stage1:
             perceptual = self.lpips(images, fakes).mean()
         return l1 + perceptual, l1, perceptual
 
-    def _adversarial(self, fakes):
+    def _adversarial(self, images, fakes):
         with self._cast(self.precision):
-            logits = self.discriminator(fakes)
-        return sum(-x.float().mean() for x in logits) / len(logits)
+            maps = self.discriminator.maps(fakes)
+            loss = sum(-scale[-1].float().mean() for scale in maps) / len(maps)
+            if not self.matching_weight:
+                return loss
+            with torch.no_grad():
+                real = self.discriminator.maps(images)
+        total = 0.0
+        for one, other in zip(real, maps, strict=True):
+            pairs = list(zip(one, other, strict=True))[:-1]
+            total = total + sum((x.float() - y.float()).abs().mean() for x, y in pairs) / len(pairs)
+        return loss + self.matching_weight * total / len(maps)
 
     def _judgement(self, images, fakes):
         with self._cast(self.precision):
@@ -93,7 +103,7 @@ class Stage1:
         (grad,) = torch.autograd.grad(loss, fakes)
         # Only the image's gradient is wanted here.
         self.discriminator.requires_grad_(False)
-        adversarial = self.adversarial(fakes)
+        adversarial = self.adversarial(images, fakes)
         (adversarial_grad,) = torch.autograd.grad(adversarial, fakes)
         self.discriminator.requires_grad_(True)
         weight = self._lambda(inner.detach().float(), grad, adversarial_grad)

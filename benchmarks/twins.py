@@ -130,11 +130,20 @@ class Discriminator(nn.Module):
             self.scales.append(nn.Sequential(*found))
 
     def forward(self, images):
-        logits = []
+        return [maps[-1] for maps in self.maps(images)]
+
+    def maps(self, images):
+        """For each scale the inner feature maps, then the logits."""
+        scales = []
         for place, scale in enumerate(self.scales):
             images = F.avg_pool2d(images, 2) if place else images
-            logits.append(scale(images))
-        return logits
+            x, found = images, []
+            for layer in scale:
+                x = layer(x)
+                if isinstance(layer, nn.LeakyReLU):
+                    found.append(x)
+            scales.append([*found, x])
+        return scales
 
 
 class LPIPS(nn.Module):

@@ -143,23 +143,27 @@ def perceptual(folder):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="the twin's steps are PyTorch's")
-def test_a_twins_steps_have_the_trainers_losses(rng, tmp_path):
+@pytest.mark.parametrize("matching", [0.0, 2.0])
+def test_a_twins_steps_have_the_trainers_losses(matching, rng, tmp_path):
     models = (
         PortraitAutoencoder.from_preset("vpgc_tiny"),
-        PatchDiscriminator.from_preset("vpgc_tiny", discriminator_channels=8),
+        PatchDiscriminator.from_preset(
+            "vpgc_tiny", discriminator_channels=8, feature_maps=matching > 0
+        ),
         perceptual(tmp_path),
     )
-    trainer = CodebookTrainer(*models)
+    trainer = CodebookTrainer(*models, feature_matching_weight=matching)
     trainer.compile()
     trainer.switch_adversarial(True)
     step = Stage1(
         twins.Autoencoder(models[0], fused=False),
         twins.Discriminator(models[1]),
         twins.LPIPS(models[2].distance),
+        matching_weight=matching,
     )
     # PyTorch's counter does not know a module that is given a leaf.
     step.reconstruction = lambda images, x: step._reconstruction(images, x.view_as(x))
-    step.adversarial = lambda x: step._adversarial(x.view_as(x))
+    step.adversarial = lambda images, x: step._adversarial(images, x.view_as(x))
     pixels = rng.integers(0, 256, size=(2, 64, 64, 3), dtype="uint8")
     images = pixels.astype("float32") / 127.5 - 1.0
     expected = models[2].distance(images, images[::-1].copy())
@@ -179,7 +183,7 @@ def test_a_twins_steps_have_the_trainers_losses(rng, tmp_path):
                 name,
                 place,
             )
-    counted = sum(counting.image_step(*works, 2).values())
+    counted = sum(counting.image_step(*works, 2, matching).values())
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
 
 
