@@ -531,6 +531,8 @@ def _adversary(stage, config, start, rate):
     recipe = config.recipe
     discriminator = None
     if recipe.adversarial:
+        # The same one in a run that goes on, which has drawn fewer weights before.
+        keras.utils.set_random_seed(config.seed)
         discriminator = PatchDiscriminator(
             config.network["image_size"],
             feature_maps=recipe.feature_matching_weight > 0,
