@@ -11,14 +11,20 @@ from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.clips import TRUTH
-from keras_vpgc.evaluation.held_out import MEAN, PARTS, UNTRAINED, drive_part, untrained
+from keras_vpgc.evaluation.held_out import (
+    MEAN,
+    PARTS,
+    UNTRAINED,
+    drive_part,
+    landmarks_of,
+    untrained,
+)
 from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.paired import paired_differences, paired_table
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
     COLUMNS,
     evaluate_frames,
-    find_landmarks,
     interval_table,
     jsonable,
     summary,
@@ -28,6 +34,7 @@ from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet
+from keras_vpgc.visualization.sheets import png
 
 LANDMARK_SIZE = 512
 COMPARED = (*COLUMNS, *(c for c in ALL_COLUMNS if c[0] == "mouth_distance_centered"))
@@ -119,7 +126,7 @@ def compare_runs(
         def look(name, frames):
             shown[name] = frames[picked]
             if landmarks and name != MEAN:
-                found[name] = _find(tracker, name, frames, progress)
+                found[name] = landmarks_of(name, frames, tracker, progress)
             if on_frames:
                 on_frames(name, frames)
 
@@ -164,7 +171,7 @@ def compare_runs(
             text = "\n\n".join(filter(None, parts))
             (partial / "comparison.md").write_text(f"{text}\n", encoding="utf-8")
             np.savez_compressed(partial / "scores.npz", **_flat(result, held))
-            (partial / "contact_sheet.png").write_bytes(_png(sheet))
+            (partial / "contact_sheet.png").write_bytes(png(sheet))
     return compared
 
 
@@ -178,24 +185,6 @@ def _systems(runs, portrait, part, size, batch_size, progress):
     yield from untrained(portrait, part, size)
 
 
-def _find(tracker, name, frames, progress):
-    from tqdm.auto import tqdm
-
-    parts = []
-    title = f"landmarks of {name}"
-    with tqdm(total=len(frames), desc=title, unit="frame", disable=not progress) as bar:
-        for start in range(0, len(frames), 50):
-            parts.append(find_landmarks(frames[start : start + 50], tracker))
-            bar.update(len(parts[-1]))
-    return np.concatenate(parts)
-
-
 def _flat(result, held):
     flat = {f"{name}/{key}": x for name, scores in result.items() for key, x in scores.items()}
     return {"frames": held, **flat}
-
-
-def _png(image) -> bytes:
-    import cv2
-
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()

@@ -11,7 +11,7 @@ from keras_vpgc.data.tracking import Track
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.metrics import align_face, flicker, sharpness, still_pairs
 from keras_vpgc.visualization import contact_sheet, draw_landmarks
-from keras_vpgc.visualization.sheets import write
+from keras_vpgc.visualization.sheets import png, write
 
 # Side in pixels of the square around the face at which sharpness and flicker are stated.
 SIDE = 256
@@ -173,11 +173,8 @@ class CrossPictures:
 
     def sheet(self) -> bytes:
         """The contact sheet as PNG."""
-        import cv2
-
         rows = [np.stack(row) for row in zip(*self.shown, strict=True)]
-        sheet = contact_sheet(rows, LABELS, columns=len(self.picked))
-        return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+        return png(contact_sheet(rows, LABELS, columns=len(self.picked)))
 
     def _embed(self, name, frames, numbers, wanted):
         valid = self.tracks[name].valid

@@ -7,6 +7,7 @@ import numpy as np
 from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
+from keras_vpgc.evaluation.protocol import find_landmarks
 
 NEAREST, WARPED = "nearest training frame", "nearest frame, warped"
 MEAN = "mean training frame"
@@ -56,3 +57,25 @@ def untrained(portrait, part: str, size: int) -> Iterator[tuple[str, np.ndarray]
     warped = warp_frames(train_frames[nearest], clip[train][nearest], clip[held])
     yield WARPED, warped
     yield MEAN, np.broadcast_to(mean_frame(train_frames), (len(held), size, size, 3))
+
+
+def landmarks_of(name: str, frames, tracker, progress: bool = True) -> np.ndarray:
+    """`find_landmarks` of a system's frames, with a bar.
+
+    Args:
+        name: What the bar calls it.
+        frames: uint8 `(n, s, s, 3)`.
+        tracker: A `keras_vpgc.data.tracking.FaceTracker`.
+        progress: Show it?
+
+    Returns:
+        Float32 `(n, 68, 2)` in [0, 1], NaN where no face was found.
+    """
+    from tqdm.auto import tqdm
+
+    parts, title = [], f"landmarks of {name}"
+    with tqdm(total=len(frames), desc=title, unit="frame", disable=not progress) as bar:
+        for start in range(0, len(frames), 50):
+            parts.append(find_landmarks(frames[start : start + 50], tracker))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from keras_vpgc.data import landmark_sets
+from keras_vpgc.data.coverage import pose_angles
 from keras_vpgc.data.crop import Crop, to_crop
-from keras_vpgc.data.retarget import angles
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.evaluation.bootstrap import bootstrap_correlation
 from keras_vpgc.metrics import expression_error, head_pose_error, jitter
@@ -33,8 +33,6 @@ BLINKS = [BLENDSHAPES.index("eyeBlinkLeft"), BLENDSHAPES.index("eyeBlinkRight")]
 # A signal that changes less in the driving clip (standard deviation) is the detector's noise.
 MOVES = {"yaw": 0.3, "pitch": 0.3, "roll": 0.3, "mouth": 0.005, "blink": 0.02}
 BLENDSHAPE_MOVES = 0.02
-# From MediaPipe's pose (y up, z to the viewer) to y down, z away.
-FLIP = np.diag([1.0, -1.0, -1.0])
 
 
 def motion_scores(
@@ -112,7 +110,7 @@ def signals(track: Track) -> dict[str, np.ndarray]:
         `keras_vpgc.data.retarget.angles`), `mouth` (opening, the mouth's width being 1) and `blink`
         (closing of the eyes, mean of the two blendshapes `eyeBlink`).
     """
-    turns = angles(FLIP @ track.matrices[:, :3, :3].astype("float64") @ FLIP)
+    turns = pose_angles(track.matrices)
     points = landmark_sets.landmarks(track.points)
     return {
         **dict(zip(("yaw", "pitch", "roll"), turns.T, strict=True)),

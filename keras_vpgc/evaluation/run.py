@@ -15,12 +15,19 @@ from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.evaluation.held_out import MEAN, NEAREST, PARTS, WARPED, drive_part, untrained
+from keras_vpgc.evaluation.held_out import (
+    MEAN,
+    NEAREST,
+    PARTS,
+    WARPED,
+    drive_part,
+    landmarks_of,
+    untrained,
+)
 from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
     evaluate_frames,
-    find_landmarks,
     jsonable,
     summary,
     table,
@@ -31,6 +38,7 @@ from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
 from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
+from keras_vpgc.visualization.sheets import png
 
 LANDMARK_SIZE = 512
 # Systems whose curves are drawn beside the puppet's.
@@ -122,17 +130,11 @@ def evaluate_run(
     found: dict[str, np.ndarray] = {}
     tracker_name = None
     if landmarks:
-        detected = [n for n in systems if n != MEAN]
-        total = len(truth) * (len(detected) + 1)
         with FaceTracker(tracker_model) as tracker:
             tracker_name = f"{tracker.name} {tracker.version}"
-            with tqdm(total=total, desc="landmarks", unit="frame", disable=not progress) as bar:
-                for name, frames in [("truth", truth), *((n, systems[n]) for n in detected)]:
-                    parts = []
-                    for start in range(0, len(frames), 50):
-                        parts.append(find_landmarks(frames[start : start + 50], tracker))
-                        bar.update(len(parts[-1]))
-                    found[name] = np.concatenate(parts)
+            for name, frames in {"truth": truth, **systems}.items():
+                if name != MEAN:
+                    found[name] = landmarks_of(name, frames, tracker, progress)
     scores = {
         name: evaluate_frames(
             frames,
@@ -185,11 +187,9 @@ def _write(output, result, scores, truth, systems, portrait, puppet, settings):
     flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
     with publish(output, ELSEWHERE) as partial:
         np.savez_compressed(partial / "scores.npz", **flat)
-        (partial / "metrics.md").write_text(f"{result['table']}\n")
-        _write_png(
-            partial / "contact_sheet.png",
-            contact_sheet([truth, *systems.values()], ["truth", *systems]),
-        )
+        (partial / "metrics.md").write_text(f"{result['table']}\n", encoding="utf-8")
+        sheet = contact_sheet([truth, *systems.values()], ["truth", *systems])
+        (partial / "contact_sheet.png").write_bytes(png(sheet))
         (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
         with VideoWriter(partial / "driven.mp4", portrait.frame_rate) as video:
             for true, frame in zip(truth, systems["driven"], strict=True):
@@ -257,10 +257,3 @@ def _reconstruct(autoencoder, truth, batch_size):
         images = keras.ops.convert_to_numpy(call(batch))[:count]
         result[start : start + count] = np.rint(np.clip((images + 1.0) * 127.5, 0, 255))
     return result
-
-
-def _write_png(path, image):
-    import cv2
-
-    # cv2.imwrite says nothing of a full disk.
-    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -450,15 +450,8 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
     trainer = _image_trainer(CodebookTrainer, autoencoder, stage, config, perceptual)
     batches = FrameBatches(
         data.images,
-        recipe.batch_size,
-        stage.steps_per_epoch,
-        config.seed,
-        augmentation,
-        sampling=data.sampling,
-        prefetch=PREFETCH,
-        shard=backend.process(),
         landmarks=data.landmarks[data.train] if recipe.region_weights else None,
-        region_weights=recipe.region_weights,
+        **_frame_settings(data, config, stage, augmentation),
     )
     shown = data.held_images[data.shown]
     stage.fit(
@@ -470,6 +463,20 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
     )
 
 
+def _frame_settings(data, config, stage, augmentation):
+    """How the frames of a stage on images are dealt."""
+    return {
+        "batch_size": config.recipe.batch_size,
+        "steps": stage.steps_per_epoch,
+        "seed": config.seed,
+        "augmentation": augmentation,
+        "sampling": data.sampling,
+        "prefetch": PREFETCH,
+        "shard": backend.process(),
+        "region_weights": config.recipe.region_weights,
+    }
+
+
 def _fit_direct(mapping, data, config, make_stage, augmentation, perceptual):
     recipe = config.recipe
     stage = make_stage("direct", "The direct mapping", recipe.steps)
@@ -479,15 +486,8 @@ def _fit_direct(mapping, data, config, make_stage, augmentation, perceptual):
         data.landmarks,
         neighbours[data.train],
         data.images,
-        recipe.batch_size,
-        stage.steps_per_epoch,
-        config.seed,
-        augmentation,
-        sampling=data.sampling,
-        prefetch=PREFETCH,
-        shard=backend.process(),
         region_landmarks=data.landmarks[data.train] if recipe.region_weights else None,
-        region_weights=recipe.region_weights,
+        **_frame_settings(data, config, stage, augmentation),
     )
     held = data.landmarks[neighbours[data.held]].astype("float32")
     true, shown = data.held_images[data.shown], held[data.shown]

@@ -5,6 +5,7 @@ import html
 
 import numpy as np
 
+from keras_vpgc.metrics.identity import THRESHOLD
 from keras_vpgc.visualization.evaluation_report import EMBEDDED_BYTES
 from keras_vpgc.visualization.pages import ALARM, MAIN, SECOND, page_of, plots_of
 
@@ -42,8 +43,6 @@ PER_FRAME = (
     ("identity_distance", "Identity distance", ""),
     ("landmark_distance", "Landmarks asked for and found", "pixels at 512"),
 )
-# Distance of embeddings above which they are probably of two persons.
-ANOTHER = 0.6
 
 
 def cross_table(result: dict) -> str:
@@ -170,7 +169,7 @@ def _plots(times, per_frame, curves):
         def draw(axes):
             axes.plot(times, values, color=SECOND, linewidth=0.9)
             if key == "identity_distance":
-                axes.axhline(ANOTHER, color=ALARM, linestyle="--", linewidth=1)
+                axes.axhline(THRESHOLD, color=ALARM, linestyle="--", linewidth=1)
             axes.set_ylim(0, None)
             axes.set_xlabel("seconds")
             axes.set_ylabel(unit)

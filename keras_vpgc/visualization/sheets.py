@@ -59,3 +59,13 @@ def draw_landmarks(image, landmarks) -> np.ndarray:
     for indices, closed in CONTOURS_68:
         cv2.polylines(image, [points[list(indices)]], closed, (60, 255, 60), 1, cv2.LINE_AA)
     return image
+
+
+def png(image) -> bytes:
+    """An RGB picture, uint8 `(h, w, 3)`, as the bytes of a PNG file.
+
+    `cv2.imwrite` says nothing of a full disk: write these instead.
+    """
+    import cv2
+
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

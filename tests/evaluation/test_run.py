@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_what_was_there(copy, monkeypatch):
         assert not (copy / "evaluation").exists()
     (copy / "evaluation").mkdir()
     (copy / "evaluation" / "scores.npz").write_text("mine")
-    monkeypatch.setattr(module, "_write_png", full)
+    monkeypatch.setattr(module, "png", full)
     with pytest.raises(VPGCError, match="no space left"):
         evaluate_run(copy, landmarks=False, progress=False)
     assert [x.name for x in (copy / "evaluation").iterdir()] == ["scores.npz"]
