@@ -606,8 +606,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
     rate = recipe.driver_learning_rate
     for name, title, steps, highest in (
         ("driver_on_images", "Stage 2, on images", recipe.driver_image_steps, rate / 2),
-        # A trained decoder forgets at a high rate.
-        ("joint", "Stage 2, driver and decoder", recipe.joint_steps, rate / 10),
+        ("joint", "Stage 2, driver and decoder", recipe.joint_steps, rate * recipe.joint_rate),
     ):
         if not steps:
             continue
