@@ -6,8 +6,10 @@ KERAS_BACKEND=torch python benchmarks/inference.py --rows twin-graph --parts non
 KERAS_BACKEND=torch python benchmarks/inference.py --tiny      # whether it works; no measurement
 
 The first table's calls take float32 landmarks of consecutive frames from the host and give uint8
-RGB on the host, as `Puppet` does it. Rows are those of `training.py`; in bfloat16 a twin keeps its
-weights so. Before a twin is timed its images are compared with the package's in float32. "start" is
+RGB on the host, as `Puppet` does it; frames/s are those of calls one after
+the other for a twin, for the package those of its stream, which begins a call before the last one's
+result is there. Rows are those of `training.py`; in bfloat16 a twin keeps its weights so. Before
+a twin is timed its images are compared with the package's in float32. "start" is
 what the first calls took beyond p50; "off", on PyTorch, how far the pixels are in the mean from the
 package's in float32, of 255. The second table's calls, for the rows of `--parts`, are those of
 parts of the network, from device to device, several before a wait.
@@ -34,7 +36,7 @@ from keras import ops
 from benchmarks import clock, counting
 from keras_vpgc import backend
 from keras_vpgc.models import PortraitReenactor
-from keras_vpgc.reenactment.contours import window_model
+from keras_vpgc.reenactment.contours import overlapped, window_model
 
 RATES = ("TFLOP/s", "of matrix rate", "of copy rate")
 COLUMNS = (
@@ -117,8 +119,8 @@ class Benchmark:
             f"{100 * copies / seconds:.0f}%",
         ]
 
-    def latencies(self, call, precision, batch, twin):
-        """A row's cells out of a call of the host's landmarks."""
+    def latencies(self, call, precision, batch, twin, stream=None):
+        """A row's cells out of a call of the host's landmarks; of a stream of them its rate."""
         landmarks = self.landmarks(batch + self.context - 1)
         warm_up = self.options.warm_up
         began = time.perf_counter()
@@ -131,12 +133,18 @@ class Benchmark:
             images = call(landmarks)
             times.append(time.perf_counter() - began)
         half, most = np.percentile(times, [50, 99])
+        took = np.sum(times)
+        if stream is not None:
+            began = time.perf_counter()
+            for _ in stream((i, landmarks) for i in range(self.options.calls)):
+                pass
+            took = time.perf_counter() - began
         return [
             f"{1000 * half:.2f}",
             f"{1000 * most:.2f}",
             f"{max(0.0, start - warm_up * half):.1f}",
             clock.peak(twin),
-            f"{batch / np.mean(times):.1f}",
+            f"{batch * self.options.calls / took:.1f}",
             self.distance(images, batch),
             *self.shares(self.work, batch, precision, half),
         ]
@@ -163,8 +171,9 @@ class Benchmark:
         clock.package_mode(row)
         compiled = backend.compiled(window_model(self.build(precision)))
         clock.clear()
-        call = lambda x: ops.convert_to_numpy(compiled(x))  # noqa: E731
-        return self.latencies(call, precision, batch, twin=False)
+        call = lambda x: backend.to_host(compiled(x))()  # noqa: E731
+        stream = lambda batches: overlapped(compiled, batches)  # noqa: E731
+        return self.latencies(call, precision, batch, False, stream)
 
     def build_twin(self, precision, nhwc):
         """The twin where it is to compute."""

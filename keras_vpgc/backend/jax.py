@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import keras
+import numpy as np
+from jax.experimental.layout import Format, Layout
+from jax.extend import core
 
 from keras_vpgc import assets
 
@@ -121,14 +125,76 @@ def compiled(model):
         A function of a numpy array (or list of them), compiled once a shape.
     """
     _keep_compiled()
-    trainable = [v.value for v in model.trainable_variables]
-    fixed = [v.value for v in model.non_trainable_variables]
+    weights = [
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    ]
+    calls: dict = {}
 
-    @jax.jit
-    def call(trainable, fixed, inputs):
-        return model.stateless_call(trainable, fixed, inputs, training=False)[0]
+    def run(weights, inputs):
+        return model.stateless_call(*weights, inputs, training=False)[0]
 
-    return lambda inputs: call(trainable, fixed, inputs)
+    def call(inputs):
+        leaves, structure = jax.tree.flatten(inputs)
+        leaves = [x if isinstance(x, jax.Array) else np.asarray(x) for x in leaves]
+        key = (structure, *((x.shape, str(x.dtype)) for x in leaves))
+        if key not in calls:
+            calls[key] = _frozen(run, weights, jax.tree.unflatten(structure, leaves))
+        return calls[key](leaves)
+
+    return call
+
+
+def _frozen(function, weights, inputs):
+    """Compile `function(weights, inputs)` for inputs of a shape.
+
+    What depends on the weights alone, such as their other precision and the windows of the codes,
+    is computed here, once, and laid out as the compiler wants it.
+
+    Returns:
+        A function of the list of the inputs' leaves.
+    """
+    leaves, structure = jax.tree.flatten(inputs)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    flat, weights_structure = jax.tree.flatten(weights)
+
+    def flattened(flat, leaves):
+        weights = jax.tree.unflatten(weights_structure, flat)
+        return function(weights, jax.tree.unflatten(structure, leaves))
+
+    closed, result = jax.make_jaxpr(flattened, return_shape=True)(flat, shapes)
+    jaxpr = closed.jaxpr
+    known = {*jaxpr.invars[: len(flat)], *jaxpr.constvars}
+    before, after = [], []
+    for equation in jaxpr.eqns:
+        inner = [x for x in equation.invars if not isinstance(x, core.Literal)]
+        fixed = inner and all(x in known for x in inner) and not equation.effects
+        (before if fixed else after).append(equation)
+        if fixed:
+            known.update(equation.outvars)
+    used = [x for e in after for x in e.invars if not isinstance(x, core.Literal)]
+    used += [x for x in jaxpr.outvars if not isinstance(x, core.Literal)]
+    kept = [x for x in dict.fromkeys(used) if x in known]
+    names = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+    own = {"debug_info": names}
+    first = jaxpr.replace(eqns=before, outvars=kept, invars=jaxpr.invars[: len(flat)], **own)
+    rest = [*kept, *jaxpr.invars[len(flat) :]]
+    rest = jaxpr.replace(eqns=after, constvars=[], invars=rest, **own)
+    prepared = jax.jit(core.jaxpr_as_fun(core.ClosedJaxpr(first, closed.consts)))(*flat)
+    whole = core.jaxpr_as_fun(core.ClosedJaxpr(rest, []))
+    outputs = jax.tree.structure(result)
+
+    def finish(prepared, leaves):
+        return jax.tree.unflatten(outputs, whole(*prepared, *leaves))
+
+    if jax.device_count() > 1:
+        compiled = jax.jit(finish)
+    else:
+        automatic = Format(Layout.AUTO)
+        lowered = jax.jit(finish, in_shardings=(automatic, None)).lower(prepared, shapes)
+        compiled = lowered.compile()
+        prepared = jax.device_put(prepared, compiled.input_formats[0][0])
+    return lambda leaves: compiled(prepared, leaves)
 
 
 @functools.cache
@@ -306,6 +372,24 @@ def _sharding(*axes):
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
+def to_host(array):
+    """Begin to copy an array to the host.
+
+    Args:
+        array: What a model computes; it need not be done yet.
+
+    Returns:
+        A function without arguments that waits for it and returns the numpy array.
+    """
+    array.copy_to_host_async()
+    return lambda: np.asarray(array)
+
+
+def accelerated() -> bool:
+    """Do the models compute on something else than the processor?"""
+    return jax.default_backend() != "cpu"
+
+
 def take(array, indices):
     """Some rows of a tensor, picked where it lies.
 
@@ -344,6 +428,106 @@ def jitted(function):
     if distribution is None:
         return jax.jit(function)
     return jax.jit(function, out_shardings=_sharding(distribution.batch_dim_name))
+
+
+def group_norm(x, gamma, beta, groups, epsilon, silu):
+    """Group normalisation: statistics in one pass, and for the backward pass only `x` is kept.
+
+    See the PyTorch backend.
+    """
+    gamma, beta = (v.value.astype("float32") for v in (gamma, beta))
+    return _normalised(x, gamma, beta, groups, epsilon, silu)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _normalised(x, gamma, beta, groups, epsilon, silu):
+    return _normalise(x, gamma, beta, groups, epsilon, silu)[0]
+
+
+def _inner(x):
+    """The axes between batch and channels."""
+    return tuple(range(1, x.ndim - 1))
+
+
+def _like(values, x):
+    """Values of each image and channel beside a feature map."""
+    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), -1)
+
+
+def _grouped(values, groups):
+    """Means over the channels of each group, for each channel; `(batch, channels)`."""
+    batch, channels = values.shape
+    means = values.reshape(batch, groups, -1).mean(-1)
+    return jnp.repeat(means, channels // groups, axis=-1)
+
+
+def _normalise(x, gamma, beta, groups, epsilon, silu):
+    # Differences from some value of the channel: the squares' mean would lose small variances.
+    first = jax.lax.stop_gradient(x[(slice(None), *(slice(1),) * (x.ndim - 2))].astype("float32"))
+    off = x.astype("float32") - first
+    plain, squared = jnp.mean(off, _inner(x)), jnp.mean(jnp.square(off), _inner(x))
+    means = first.reshape(plain.shape) + plain
+    mean = _grouped(means, groups)
+    within = squared - jnp.square(plain) + jnp.square(means - mean)
+    rate = jax.lax.rsqrt(jnp.maximum(_grouped(within, groups), 0.0) + epsilon)
+    z = (x.astype("float32") - _like(mean, x)) * _like(rate * gamma, x) + beta
+    return (jax.nn.silu(z) if silu else z).astype(x.dtype), mean, rate
+
+
+def _normalise_forward(x, gamma, beta, groups, epsilon, silu):
+    y, mean, rate = _normalise(x, gamma, beta, groups, epsilon, silu)
+    return y, (x, gamma, beta, mean, rate)
+
+
+def _normalise_backward(groups, epsilon, silu, kept, gradient):
+    x, gamma, beta, mean, rate = kept
+    values = (x.astype("float32") - _like(mean, x)) * _like(rate, x)
+    dz = gradient.astype("float32")
+    if silu:
+        z = values * gamma + beta
+        s = jax.nn.sigmoid(z)
+        dz = dz * s * (1 + z * (1 - s))
+    plain, scaled = (jnp.sum(v, _inner(x)) for v in (dz, dz * values))
+    count = x[0, ..., 0].size
+    first, second = (_grouped(v * gamma / count, groups) for v in (plain, scaled))
+    dx = _like(rate, x) * (dz * gamma - _like(first, x) - values * _like(second, x))
+    return dx.astype(x.dtype), scaled.sum(0), plain.sum(0)
+
+
+_normalised.defvjp(_normalise_forward, _normalise_backward)
+
+
+def draw_lines(start, end, height, width, line_width, dtype):
+    """Antialiased lines, by one fused loop of a GPU; elsewhere `None`. See the PyTorch backend."""
+    if jax.default_backend() == "cpu":
+        return None
+    x = (jnp.arange(width) + 0.5)[None, :, None]
+    y = (jnp.arange(height) + 0.5)[:, None, None]
+    ax, ay = start[..., None, None, :, 0], start[..., None, None, :, 1]
+    dx, dy = end[..., None, None, :, 0] - ax, end[..., None, None, :, 1] - ay
+    squared = dx * dx + dy * dy
+    inverse = jnp.where(squared > 1e-6, 1.0 / jnp.maximum(squared, 1e-6), 0.0)
+    share = jnp.clip(((x - ax) * dx + (y - ay) * dy) * inverse, 0.0, 1.0)
+    off = jnp.square(x - ax - share * dx) + jnp.square(y - ay - share * dy)
+    value = line_width / 2 + 0.5 - jnp.sqrt(jnp.min(off, axis=-1))
+    return jnp.clip(value, 0.0, 1.0).astype(dtype)
+
+
+def attend(queries, keys, dtype):
+    """The soft index by cuDNN's fused attention, on a GPU in half precision; else `None`.
+
+    See the PyTorch backend.
+    """
+    width = -keys.shape[-1] % 8
+    lengths = queries.shape[1], keys.shape[1]
+    half = dtype in ("bfloat16", "float16")
+    if jax.default_backend() != "gpu" or not half or any(n is None or n % 64 for n in lengths):
+        return None
+    queries, keys = (
+        jnp.pad(x, ((0, 0), (0, 0), (0, width))).astype(dtype)[:, :, None] for x in (queries, keys)
+    )
+    found = jax.nn.dot_product_attention(queries, keys, keys, scale=1.0, implementation="cudnn")
+    return found[:, :, 0, : found.shape[-1] - width].astype("float32")
 
 
 def on_host():

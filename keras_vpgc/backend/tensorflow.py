@@ -225,6 +225,16 @@ def to_device(array):
     return tf.convert_to_tensor(array)
 
 
+def to_host(array):
+    """Begin to copy an array to the host; see the JAX backend."""
+    return array.numpy
+
+
+def accelerated() -> bool:
+    """Do the models compute on something else than the processor?"""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
 def take(array, indices):
     """Some rows of a tensor, picked where it lies.
 
@@ -261,6 +271,21 @@ def jitted(function):
         A function of the same arguments.
     """
     return function
+
+
+def group_norm(x, gamma, beta, groups, epsilon, silu):
+    """There is no kernel here: `None`. See the PyTorch backend."""
+    return None
+
+
+def draw_lines(start, end, height, width, line_width, dtype):
+    """There is no kernel here: `None`. See the PyTorch backend."""
+    return None
+
+
+def attend(queries, keys, dtype):
+    """There is no kernel here: `None`. See the PyTorch backend."""
+    return None
 
 
 def on_host():

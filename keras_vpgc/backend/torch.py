@@ -1,6 +1,7 @@
 """Gradients, custom steps, compiled inference and arrays on the device on PyTorch."""
 
 import contextlib
+import functools
 import gc
 import os
 import warnings
@@ -151,7 +152,10 @@ def compiled(model):
         A function of a numpy array (or list of them).
     """
     recorded = torch_graph.Recorded(
-        lambda inputs: model(inputs, training=False), torch_graph.mode(), f"The model {model.name}"
+        lambda inputs: model(inputs, training=False),
+        torch_graph.mode(),
+        f"The model {model.name}",
+        frozen=True,
     )
 
     def call(inputs):
@@ -358,6 +362,27 @@ def _device():
     return keras.ops.zeros(()).device
 
 
+def to_host(array):
+    """Begin to copy a tensor to the host; see the JAX backend."""
+    if not array.is_cuda:
+        return array.numpy
+    place = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+    place.copy_(array, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def wait():
+        done.synchronize()
+        return place.numpy()
+
+    return wait
+
+
+def accelerated() -> bool:
+    """Do the models compute on something else than the processor?"""
+    return _device().type != "cpu"
+
+
 def take(array, indices):
     """Some rows of a tensor, picked where it lies.
 
@@ -396,6 +421,81 @@ def jitted(function):
         A function of the same arguments.
     """
     return torch.no_grad()(function)
+
+
+@functools.cache
+def _kernels():
+    """The module of kernels, or `None` where Triton is missing."""
+    try:
+        from keras_vpgc.backend import triton_kernels
+    except ImportError:
+        warnings.warn(
+            "Triton is missing, so normalisations and drawings run by PyTorch's own operations, "
+            "several times slower: pip install triton.",
+            stacklevel=2,
+        )
+        return None
+    return triton_kernels
+
+
+def group_norm(x, gamma, beta, groups, epsilon, silu):
+    """Group normalisation by a kernel, where there is one.
+
+    Args:
+        x: Tensor `(batch, ..., channels)`.
+        gamma, beta: Keras variables `(channels,)`.
+        groups, epsilon, silu: See `keras_vpgc.layers.GroupNormalization`.
+
+    Returns:
+        Tensor of the shape and type of `x`, or `None`: the caller does it by itself.
+    """
+    if not x.is_cuda or _kernels() is None:
+        return None
+    return _kernels().group_norm(x, gamma.value, beta.value, groups, epsilon, silu)
+
+
+def draw_lines(start, end, height, width, line_width, dtype):
+    """Antialiased lines by a kernel, where there is one; see `LandmarkHeatmap`.
+
+    Args:
+        start, end: Float32 `(batch, frames, segments, 2)`, x and y in pixels.
+        height, width: Size of a drawing.
+        line_width: In pixels.
+        dtype: Name of the drawings' type.
+
+    Returns:
+        Tensor `(batch, frames, height, width)`, or `None`: the caller does it by itself.
+    """
+    if not start.is_cuda or _kernels() is None:
+        return None
+    ends = torch.cat([start, end], dim=-1)
+    drawn = _kernels().draw_lines(
+        ends.flatten(0, 1), height, width, line_width, getattr(torch, dtype)
+    )
+    return drawn.unflatten(0, ends.shape[:2])
+
+
+def attend(queries, keys, dtype):
+    """`softmax(Q K^T) K` by a fused kernel in half precision, where there is one.
+
+    Args:
+        queries: Float32 `(positions, q, length)`.
+        keys: Float32 `(positions, k, length)`.
+        dtype: Name of the type to compute in.
+
+    Returns:
+        Float32 tensor like the queries, or `None`: the caller does it by itself.
+    """
+    if not queries.is_cuda or dtype not in ("bfloat16", "float16"):
+        return None
+    # The kernels want lengths that are multiples of 8.
+    width = -keys.shape[-1] % 8
+    queries, keys = (
+        torch.nn.functional.pad(x.to(getattr(torch, dtype)), (0, width))[:, None]
+        for x in (queries, keys)
+    )
+    found = torch.nn.functional.scaled_dot_product_attention(queries, keys, keys, scale=1.0)
+    return found[:, 0, :, : found.shape[-1] - width].float()
 
 
 def on_host():

@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 from torch.utils import _pytree as pytree
 
+from keras_vpgc.backend import torch_passes
 from keras_vpgc.errors import VPGCError
 
 MODES = ("off", "trace", "graph", "compile")
@@ -52,10 +53,13 @@ class Recorded:
         what: What a warning calls it.
         state: Gives the tensors that the function changes: they are put back where recording
             breaks off, before the function is run as it is.
+        frozen: Take the weights as they are at the recording, and compute what depends on them
+            alone only once? For functions that change none.
     """
 
-    def __init__(self, function, mode: str, what: str, state=lambda: ()):
+    def __init__(self, function, mode: str, what: str, state=lambda: (), frozen: bool = False):
         self.function, self.mode, self.what, self.state = function, mode, what, state
+        self.frozen = frozen
         self._graphs: dict = {}
 
     def __call__(self, *inputs):
@@ -75,7 +79,7 @@ class Recorded:
             whole = [next(rest) if x is None else x[0] for x in fixed]
             return self.function(*pytree.tree_unflatten(whole, spec))
 
-        graph = _Graph(self.mode, self.what)
+        graph = _Graph(self.mode, self.what, self.frozen)
         state = list(self.state())
         before = [x.detach().clone() for x in state]
         try:
@@ -105,8 +109,8 @@ class Recorded:
 class _Graph:
     """One recording: traced, then compiled, then captured, as its calls go on."""
 
-    def __init__(self, mode, what):
-        self.mode, self.what = mode, what
+    def __init__(self, mode, what, frozen):
+        self.mode, self.what, self.frozen = mode, what, frozen
         self.calls = 0
         self.replay = None
 
@@ -126,6 +130,9 @@ class _Graph:
             traced = proxy_tensor.make_fx(flattened)(*tensors)
             values = [x.detach().clone() for x in found["values"]]
         _fold_constants(traced)
+        torch_passes.drop_copies(traced)
+        if self.frozen:
+            torch_passes.freeze(traced)
         self.run, self.spec = traced, found["spec"]
         return pytree.tree_unflatten(values, self.spec)
 
@@ -184,11 +191,6 @@ class _Graph:
         self.replay = graph
 
 
-def _writes(node):
-    """Does a node change one of its arguments?"""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
 def _fold_constants(traced):
     """Compute once what depends on constants alone.
 
@@ -207,7 +209,7 @@ def _fold_constants(traced):
             value = node.target(constants[node.args[0]], *node.args[1:], **node.kwargs)
         else:
             continue
-        if any(_writes(user) for user in node.users):
+        if any(torch_passes.writes(user) for user in node.users):
             continue
         name = f"folded_constant_{len(constants)}"
         traced.register_buffer(name, value)

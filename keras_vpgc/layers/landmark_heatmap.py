@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError
 
 
@@ -101,6 +102,10 @@ class LandmarkHeatmap(keras.layers.Layer):
         points = ops.cast(landmarks, "float32") * ops.convert_to_tensor([width, height], "float32")
         start = ops.take(points, self._segments[:, 0], axis=2)
         end = ops.take(points, self._segments[:, 1], axis=2)
+        line_width = self.line_width or max(1.0, 2.0 * min(self.size) / 512)
+        drawn = backend.draw_lines(start, end, height, width, line_width, self.compute_dtype)
+        if drawn is not None:
+            return ops.transpose(drawn, (0, 2, 3, 1))
         length = ops.sqrt(ops.sum(ops.square(end - start), axis=-1))
         # A contour may have two equal points: then any direction will do.
         equal = length < 1e-3
@@ -125,7 +130,6 @@ class LandmarkHeatmap(keras.layers.Layer):
         nearest = ops.fori_loop(
             1, len(self._segments), lambda i, least: ops.minimum(least, squared(i)), squared(0)
         )
-        line_width = self.line_width or max(1.0, 2.0 * min(self.size) / 512)
         value = ops.clip(line_width / 2 + 0.5 - ops.sqrt(nearest), 0.0, 1.0)
         # Frames came before rows and columns so far, which keeps the inner loops long.
         return ops.cast(ops.transpose(value, (0, 2, 3, 1)), self.compute_dtype)

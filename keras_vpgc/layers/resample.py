@@ -94,17 +94,20 @@ class Upsample(keras.layers.Layer):
                 f"A shortcut cannot spread {channels} channels over four pixels of {filters}: "
                 "choose filters of which four are a multiple of the input's channels."
             )
-        self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest", name="enlarge")
         self.conv = keras.layers.Conv2D(
             filters, 3, padding="same", dtype=self.dtype_policy, name="conv"
         )
         self.conv.build((batch, None, None, channels))
 
     def call(self, inputs):
-        outputs = self.conv(self.enlarge(inputs))
+        _, h, w, channels = inputs.shape
+        # One copy, where Keras's layer makes two, in float32.
+        larger = ops.broadcast_to(
+            inputs[:, :, None, :, None], (ops.shape(inputs)[0], h, 2, w, 2, channels)
+        )
+        outputs = self.conv(ops.reshape(larger, (-1, 2 * h, 2 * w, channels)))
         if not self.shortcut:
             return outputs
-        _, h, w, channels = inputs.shape
         filters = outputs.shape[-1]
         spread = ops.repeat(inputs, 4 * filters // channels, axis=-1)
         spread = ops.reshape(spread, (-1, h, w, 2, 2, filters))

@@ -1,7 +1,6 @@
 """The convolutional building block of encoder and decoder."""
 
 import keras
-from keras import ops
 
 from keras_vpgc.layers.group_normalization import GroupNormalization
 
@@ -42,11 +41,11 @@ class ResidualBlock(keras.layers.Layer):
         filters = self.filters or channels
         policy = {"dtype": self.dtype_policy}
         inner = (*input_shape[:-1], filters)
-        self.norm_1 = GroupNormalization(self.groups, name="norm_1", **policy)
+        self.norm_1 = GroupNormalization(self.groups, activation="silu", name="norm_1", **policy)
         self.norm_1.build(input_shape)
         self.conv_1 = keras.layers.Conv2D(filters, 3, padding="same", name="conv_1", **policy)
         self.conv_1.build(input_shape)
-        self.norm_2 = GroupNormalization(self.groups, name="norm_2", **policy)
+        self.norm_2 = GroupNormalization(self.groups, activation="silu", name="norm_2", **policy)
         self.norm_2.build(inner)
         self.conv_2 = keras.layers.Conv2D(filters, 3, padding="same", name="conv_2", **policy)
         self.conv_2.build(inner)
@@ -56,8 +55,8 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut.build(input_shape)
 
     def call(self, inputs):
-        x = self.conv_1(ops.silu(self.norm_1(inputs)))
-        x = self.conv_2(ops.silu(self.norm_2(x)))
+        x = self.conv_1(self.norm_1(inputs))
+        x = self.conv_2(self.norm_2(x))
         return x + (inputs if self.shortcut is None else self.shortcut(inputs))
 
     def compute_output_shape(self, input_shape):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError
 
 # Elements of one similarity block (queries x keys, float32) that a chunk may hold: 64 MiB.
@@ -79,7 +80,8 @@ class SoftIndex(keras.layers.Layer):
             `batch x h x w x d / d_c x r^2 K_c`), `"chunked"` computes blocks of bounded size and
             again in the backward pass, `"attention"` calls `keras.ops.dot_product_attention`
             (fused on PyTorch, materialised elsewhere), `"auto"` takes attention on PyTorch and
-            chunks elsewhere, as measured in `docs/results.md`.
+            chunks elsewhere, and on an NVIDIA GPU in half precision fused attention, in which
+            queries, keys and result are of that type, as measured in `docs/results.md`.
         **kwargs: Keras layer arguments.
 
     Call arguments:
@@ -171,6 +173,10 @@ class SoftIndex(keras.layers.Layer):
             implementation = "attention" if keras.backend.backend() == "torch" else "chunked"
         # Scaling the few queries is cheaper than scaling the similarities.
         queries = queries / self.temperature
+        if self.implementation == "auto":
+            done = backend.attend(queries, keys, self.compute_dtype)
+            if done is not None:
+                return done
         if implementation == "direct":
             return _attend_directly(queries, keys)
         if implementation == "chunked":

@@ -88,8 +88,7 @@ def build_encoder(
         if level + 1 < len(multipliers):
             x = layers.Downsample(name=f"{name}_{level}_down", **options)(x)
     x = _middle(x, norm_groups, name, options)
-    x = layers.GroupNormalization(norm_groups, name=f"{name}_norm", **options)(x)
-    x = keras.layers.Activation("silu", name=f"{name}_silu", **options)(x)
+    x = layers.GroupNormalization(norm_groups, activation="silu", name=f"{name}_norm", **options)(x)
     x = keras.layers.Conv2D(latent_dim, 3, padding="same", name=f"{name}_last", **options)(x)
     if shortcut:
         cell = image_size // grid_of(image_size, multipliers, stride)
@@ -133,8 +132,7 @@ def build_decoder(
                 )(x)
         if level:
             x = layers.Upsample(shortcut=shortcut, name=f"{name}_{level}_up", **options)(x)
-    x = layers.GroupNormalization(norm_groups, name=f"{name}_norm", **options)(x)
-    x = keras.layers.Activation("silu", name=f"{name}_silu", **options)(x)
+    x = layers.GroupNormalization(norm_groups, activation="silu", name=f"{name}_norm", **options)(x)
     x = keras.layers.Conv2D(3, 3, padding="same", name=f"{name}_last", dtype="float32")(x)
     return keras.Model(inputs, x, name=name)
 

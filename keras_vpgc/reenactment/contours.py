@@ -1,5 +1,6 @@
 """Driving by drawings: a puppet's network from the heatmaps on, and folders of contour images."""
 
+import collections
 import re
 import warnings
 from collections.abc import Iterator
@@ -94,17 +95,41 @@ def stream_windows(
     """
     neighbours = context_indices(len(frames), context, mode)
     batch_size = max(1, min(batch_size, len(frames)))
-    for start in range(0, len(frames), batch_size):
-        windows = neighbours[start : start + batch_size]
-        count = len(windows)
-        # Windows that follow each other share all but their last frame. One compiled shape
-        # serves the last batch too.
-        chosen = np.concatenate([windows[0], windows[1:, -1]])
-        chosen = np.pad(chosen, (0, batch_size - count), "edge")
-        images = ops.convert_to_numpy(call(frames[chosen]))[:count]
+
+    def batches():
+        for start in range(0, len(frames), batch_size):
+            windows = neighbours[start : start + batch_size]
+            # Windows that follow each other share all but their last frame. One compiled shape
+            # serves the last batch too.
+            chosen = np.concatenate([windows[0], windows[1:, -1]])
+            chosen = np.pad(chosen, (0, batch_size - len(windows)), "edge")
+            yield len(windows), frames[chosen]
+
+    for count, images in overlapped(call, batches()):
         if progress:
             progress(count)
-        yield images
+        yield images[:count]
+
+
+def overlapped(call, batches, depth: int = 2):
+    """Results of a compiled model on the host, while the device goes on with the next.
+
+    Args:
+        call: See `keras_vpgc.backend.compiled`.
+        batches: Iterable of pairs of something and an input.
+        depth: How many calls are ahead of the result that is waited for.
+
+    Yields:
+        Pairs of that something and a numpy array.
+    """
+    waiting = collections.deque()
+    for key, batch in batches:
+        waiting.append((key, backend.to_host(call(batch))))
+        if len(waiting) >= depth:
+            key, wait = waiting.popleft()
+            yield key, wait()
+    for key, wait in waiting:
+        yield key, wait()
 
 
 def drive_contours(puppet, contours, batch_size: int = 8, progress=None) -> Iterator[np.ndarray]:

@@ -1,0 +1,123 @@
+"""Making a recorded graph smaller: copies that nobody needs, and what never changes."""
+
+import torch
+
+aten = torch.ops.aten
+# Nodes that are copied for nothing, most of them by Keras's convolutions, or are only other views.
+COPIES = (aten.clone.default, aten.contiguous.default)
+RANDOM = torch.Tag.nondeterministic_seeded
+
+
+def schema_of(node):
+    """A node's schema, or `None` of what is no operator."""
+    return getattr(node.target, "_schema", None) if node.op == "call_function" else None
+
+
+def writes(node) -> bool:
+    """Does a node change one of its arguments?"""
+    schema = schema_of(node)
+    return schema is not None and schema.is_mutable
+
+
+def _is_view(node):
+    """Does a node show its first argument's memory?"""
+    schema = schema_of(node)
+    if schema is None:
+        return node.op == "call_function"  # such as getitem
+    return any(x.alias_info is not None for x in schema.returns)
+
+
+class _Memory:
+    """Which nodes share memory, and which memory is written to."""
+
+    def __init__(self, graph):
+        self.roots = {}
+        self.written = set()
+        for node in graph.nodes:
+            root = node
+            if node.op == "call_function" and _is_view(node) and node.all_input_nodes:
+                root = self.roots[node.all_input_nodes[0]]
+            self.roots[node] = root
+            if writes(node):
+                # Any argument may be the one.
+                self.written |= {self.roots[x] for x in node.all_input_nodes}
+
+    def fixed(self, node) -> bool:
+        """Is a node's memory its graph's own, and never written to?"""
+        root = self.roots[node]
+        return root.op == "call_function" and root not in self.written
+
+
+def _layout(node):
+    found = node.meta.get("tensor_meta")
+    return None if found is None else (found.shape, found.stride, found.dtype)
+
+
+def drop_copies(traced):
+    """Leave out copies that change neither values nor layout.
+
+    Keras's convolution copies a channels-last tensor into channels-first and back.
+
+    Args:
+        traced: A `GraphModule` of `make_fx`; it is changed.
+    """
+    memory = _Memory(traced.graph)
+    for node in list(traced.graph.nodes):
+        if node.target not in COPIES or not memory.fixed(node):
+            continue
+        source = node.args[0]
+        while source.target in COPIES and memory.fixed(source):
+            source = source.args[0]
+        if not memory.fixed(source):
+            continue
+        node.args = (source, *node.args[1:])
+        if _layout(node) is not None and _layout(node) == _layout(source):
+            node.replace_all_uses_with(source)
+            traced.graph.erase_node(node)
+    # Backwards: what only a copy that is gone has used.
+    for node in reversed(list(traced.graph.nodes)):
+        if node.target in COPIES and not node.users:
+            traced.graph.erase_node(node)
+    traced.recompile()
+
+
+def freeze(traced):
+    """Compute once what depends on weights alone, which are taken as they are now.
+
+    Args:
+        traced: A `GraphModule` of `make_fx` that changes no weight; it is changed.
+    """
+    graph = traced.graph
+    known, memory = {}, _Memory(graph)
+    for node in graph.nodes:
+        if node.op == "get_attr" and memory.roots[node] not in memory.written:
+            value = getattr(traced, node.target, None)
+            if isinstance(value, torch.Tensor):
+                known[node] = value
+            continue
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or not inputs or any(x not in known for x in inputs):
+            continue
+        schema = schema_of(node)
+        if writes(node) or (schema is not None and RANDOM in node.target.tags):
+            continue
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+        known[node] = node.target(*args, **kwargs)
+    count = 0
+    for node in list(graph.nodes):
+        kept = node in known and node.op != "get_attr" and isinstance(known[node], torch.Tensor)
+        # Only where the rest of the graph begins.
+        if not kept or all(user in known for user in node.users):
+            continue
+        name = f"frozen_{count}"
+        count += 1
+        traced.register_buffer(name, known[node])
+        with graph.inserting_before(node):
+            frozen = graph.get_attr(name)
+        for user in list(node.users):
+            if user not in known:
+                user.replace_input_with(node, frozen)
+    for node in reversed(list(graph.nodes)):
+        if node in known and not node.users:
+            graph.erase_node(node)
+    traced.recompile()
