@@ -30,11 +30,16 @@ def _is_view(node):
 class _Memory:
     """Which nodes share memory, and which memory is written to."""
 
-    def __init__(self, graph):
+    def __init__(self, traced):
         self.roots = {}
         self.written = set()
-        for node in graph.nodes:
+        storages = {}
+        for node in traced.graph.nodes:
             root = node
+            value = getattr(traced, node.target, None) if node.op == "get_attr" else None
+            if isinstance(value, torch.Tensor):
+                # A variable has a node for each time that it is read.
+                root = storages.setdefault(value.untyped_storage()._cdata, node)
             if node.op == "call_function" and _is_view(node) and node.all_input_nodes:
                 root = self.roots[node.all_input_nodes[0]]
             self.roots[node] = root
@@ -61,7 +66,7 @@ def drop_copies(traced):
     Args:
         traced: A `GraphModule` of `make_fx`; it is changed.
     """
-    memory = _Memory(traced.graph)
+    memory = _Memory(traced)
     for node in list(traced.graph.nodes):
         if node.target not in COPIES or not memory.fixed(node):
             continue
@@ -81,6 +86,7 @@ def drop_copies(traced):
     traced.recompile()
 
 
+@torch.no_grad()
 def freeze(traced):
     """Compute once what depends on weights alone, which are taken as they are now.
 
@@ -88,7 +94,7 @@ def freeze(traced):
         traced: A `GraphModule` of `make_fx` that changes no weight; it is changed.
     """
     graph = traced.graph
-    known, memory = {}, _Memory(graph)
+    known, memory = {}, _Memory(traced)
     for node in graph.nodes:
         if node.op == "get_attr" and memory.roots[node] not in memory.written:
             value = getattr(traced, node.target, None)

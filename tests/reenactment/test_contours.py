@@ -12,6 +12,7 @@ from keras_vpgc.models import PortraitReenactor
 from keras_vpgc.reenactment import Puppet
 from keras_vpgc.reenactment.contours import (
     drive_contours,
+    overlapped,
     read_contours,
     stream_windows,
     window_model,
@@ -192,3 +193,25 @@ def test_what_is_no_clip_of_contours_is_named(tmp_path):
     folder = save(tmp_path / "wide", [np.zeros((32, 40), "uint8")])
     with pytest.raises(VPGCError, match="0.png has 40x32 pixels: contour images must be square"):
         read_contours(folder, 64)
+
+
+def test_the_next_call_begins_before_a_result_is_waited_for(monkeypatch):
+    events = []
+
+    def call(batch):
+        events.append(("call", batch))
+        return batch
+
+    def to_host(result):
+        def wait():
+            events.append(("wait", result))
+            return np.array(result)
+
+        return wait
+
+    monkeypatch.setattr(backend, "to_host", to_host)
+    found = list(overlapped(call, [("a", 0), ("b", 1), ("c", 2)]))
+    assert [(key, int(x)) for key, x in found] == [("a", 0), ("b", 1), ("c", 2)]
+    wanted = [("call", 0), ("call", 1), ("wait", 0), ("call", 2), ("wait", 1), ("wait", 2)]
+    assert events == wanted
+    assert list(overlapped(call, [])) == []

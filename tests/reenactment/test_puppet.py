@@ -43,6 +43,23 @@ def test_causal_puppet_does_not_see_the_future(puppet, portrait):
     assert (puppet.drive(landmarks)[5] != puppet.drive(changed)[5]).any()
 
 
+def test_half_precision_looks_the_same(puppet, portrait):
+    landmarks = portrait.landmarks[:9]
+    exact = puppet.drive(landmarks).astype("int")
+    half = Puppet(puppet.model, "bfloat16")
+    assert half.model.get_config()["dtype"] == "mixed_bfloat16"
+    assert puppet.model.get_config()["dtype"] == "float32"
+    off = np.abs(half.drive(landmarks) - exact)
+    assert 0 < off.mean() < 1
+    same = Puppet(half.model, "float32")
+    np.testing.assert_allclose(same.drive(landmarks), exact, atol=1)
+
+
+def test_unknown_precision(puppet):
+    with pytest.raises(VPGCError, match="no precision 'half': choose one of auto, float32, bfloa"):
+        Puppet(puppet.model, "half")
+
+
 def test_one_frame_and_none(puppet, portrait):
     assert puppet.drive(portrait.landmarks[:1]).shape == (1, 64, 64, 3)
     assert puppet.drive(portrait.landmarks[:0]).shape == (0, 64, 64, 3)

@@ -1,0 +1,61 @@
+"""PyTorch's kernels by Triton's interpreter: `python -m tests.backend.kernels TARGET.npz`."""
+
+import os
+import sys
+
+os.environ["TRITON_INTERPRET"] = "1"
+os.environ["KERAS_BACKEND"] = "torch"
+
+import numpy as np
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from keras_vpgc import layers
+from keras_vpgc.backend import triton_kernels
+
+# (shape, groups): whole groups in one program, in parts, one group of all channels, odd sizes.
+CASES = (((2, 8, 8, 16), 4), ((1, 64, 64, 32), 8), ((2, 24, 24, 24), 1), ((1, 37, 41, 20), 5))
+
+
+def main(target):
+    rng, found = np.random.default_rng(0), {}
+    for place, (shape, groups) in enumerate(CASES):
+        for silu in (False, True):
+            # Far from zero: the squares' mean would lose the variance.
+            x = rng.normal(size=shape) + 50.0
+            gamma, beta = rng.normal(size=(2, shape[-1]))
+            out = rng.normal(size=shape)
+            inputs = [torch.tensor(a, dtype=torch.float32) for a in (x, gamma, beta)]
+            inputs = [a.requires_grad_() for a in inputs]
+            y = triton_kernels.group_norm(*inputs, groups, 1e-6, silu)
+            y.backward(torch.tensor(out, dtype=torch.float32))
+            arrays = {"x": x, "gamma": gamma, "beta": beta, "out": out, "y": y.detach()}
+            arrays |= {f"d{n}": a.grad for n, a in zip(("x", "gamma", "beta"), inputs, strict=True)}
+            name = f"{place}/{int(silu)}"
+            found |= {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
+
+    heatmap = layers.LandmarkHeatmap((40, 56), line_width=1.5)
+    landmarks = rng.uniform(-0.1, 1.1, size=(2, 3, 68, 2)).astype("float32")
+    # Two points in one place, as a closed eye may have them.
+    landmarks[0, 0, 37] = landmarks[0, 0, 36]
+    found["drawn/layer"] = heatmap(landmarks).numpy()
+    points = torch.tensor(landmarks * np.array([56, 40], "float32")).flatten(0, 1)
+    start, end = (points[:, heatmap._segments[:, i]] for i in (0, 1))
+    drawn = triton_kernels.draw_lines(torch.cat([start, end], -1), 40, 56, 1.5, torch.float32)
+    found["drawn/kernel"] = drawn.unflatten(0, (2, 3)).permute(0, 2, 3, 1).numpy()
+
+    # Recorded, forwards and backwards are one node each.
+    def step(x, gamma, beta):
+        with torch.enable_grad():
+            y = triton_kernels.group_norm(x, gamma, beta, 2, 1e-6, True)
+            return torch.autograd.grad(y.sum(), [gamma])
+
+    inputs = torch.ones(1, 4, 4, 8), torch.ones(8).requires_grad_(), torch.ones(8)
+    with torch.no_grad():
+        nodes = make_fx(step)(*inputs).graph.nodes
+    found["nodes"] = np.array([str(x.target) for x in nodes if "keras_vpgc" in str(x.target)])
+    np.savez(target, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
