@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from jax.experimental.layout import Format, Layout
-from jax.extend import core
 
 from keras_vpgc import assets
 
@@ -125,76 +123,14 @@ def compiled(model):
         A function of a numpy array (or list of them), compiled once a shape.
     """
     _keep_compiled()
-    weights = [
-        [v.value for v in model.trainable_variables],
-        [v.value for v in model.non_trainable_variables],
-    ]
-    calls: dict = {}
+    trainable = [v.value for v in model.trainable_variables]
+    fixed = [v.value for v in model.non_trainable_variables]
 
-    def run(weights, inputs):
-        return model.stateless_call(*weights, inputs, training=False)[0]
+    @jax.jit
+    def call(trainable, fixed, inputs):
+        return model.stateless_call(trainable, fixed, inputs, training=False)[0]
 
-    def call(inputs):
-        leaves, structure = jax.tree.flatten(inputs)
-        leaves = [x if isinstance(x, jax.Array) else np.asarray(x) for x in leaves]
-        key = (structure, *((x.shape, str(x.dtype)) for x in leaves))
-        if key not in calls:
-            calls[key] = _frozen(run, weights, jax.tree.unflatten(structure, leaves))
-        return calls[key](leaves)
-
-    return call
-
-
-def _frozen(function, weights, inputs):
-    """Compile `function(weights, inputs)` for inputs of a shape.
-
-    What depends on the weights alone, such as their other precision and the windows of the codes,
-    is computed here, once, and laid out as the compiler wants it.
-
-    Returns:
-        A function of the list of the inputs' leaves.
-    """
-    leaves, structure = jax.tree.flatten(inputs)
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    flat, weights_structure = jax.tree.flatten(weights)
-
-    def flattened(flat, leaves):
-        weights = jax.tree.unflatten(weights_structure, flat)
-        return function(weights, jax.tree.unflatten(structure, leaves))
-
-    closed, result = jax.make_jaxpr(flattened, return_shape=True)(flat, shapes)
-    jaxpr = closed.jaxpr
-    known = {*jaxpr.invars[: len(flat)], *jaxpr.constvars}
-    before, after = [], []
-    for equation in jaxpr.eqns:
-        inner = [x for x in equation.invars if not isinstance(x, core.Literal)]
-        fixed = inner and all(x in known for x in inner) and not equation.effects
-        (before if fixed else after).append(equation)
-        if fixed:
-            known.update(equation.outvars)
-    used = [x for e in after for x in e.invars if not isinstance(x, core.Literal)]
-    used += [x for x in jaxpr.outvars if not isinstance(x, core.Literal)]
-    kept = [x for x in dict.fromkeys(used) if x in known]
-    names = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
-    own = {"debug_info": names}
-    first = jaxpr.replace(eqns=before, outvars=kept, invars=jaxpr.invars[: len(flat)], **own)
-    rest = [*kept, *jaxpr.invars[len(flat) :]]
-    rest = jaxpr.replace(eqns=after, constvars=[], invars=rest, **own)
-    prepared = jax.jit(core.jaxpr_as_fun(core.ClosedJaxpr(first, closed.consts)))(*flat)
-    whole = core.jaxpr_as_fun(core.ClosedJaxpr(rest, []))
-    outputs = jax.tree.structure(result)
-
-    def finish(prepared, leaves):
-        return jax.tree.unflatten(outputs, whole(*prepared, *leaves))
-
-    if jax.device_count() > 1:
-        compiled = jax.jit(finish)
-    else:
-        automatic = Format(Layout.AUTO)
-        lowered = jax.jit(finish, in_shardings=(automatic, None)).lower(prepared, shapes)
-        compiled = lowered.compile()
-        prepared = jax.device_put(prepared, compiled.input_formats[0][0])
-    return lambda leaves: compiled(prepared, leaves)
+    return lambda inputs: call(trainable, fixed, inputs)
 
 
 @functools.cache
@@ -498,19 +434,8 @@ _normalised.defvjp(_normalise_forward, _normalise_backward)
 
 
 def draw_lines(start, end, height, width, line_width, dtype):
-    """Antialiased lines, by one fused loop of a GPU; elsewhere `None`. See the PyTorch backend."""
-    if jax.default_backend() == "cpu":
-        return None
-    x = (jnp.arange(width) + 0.5)[None, :, None]
-    y = (jnp.arange(height) + 0.5)[:, None, None]
-    ax, ay = start[..., None, None, :, 0], start[..., None, None, :, 1]
-    dx, dy = end[..., None, None, :, 0] - ax, end[..., None, None, :, 1] - ay
-    squared = dx * dx + dy * dy
-    inverse = jnp.where(squared > 1e-6, 1.0 / jnp.maximum(squared, 1e-6), 0.0)
-    share = jnp.clip(((x - ax) * dx + (y - ay) * dy) * inverse, 0.0, 1.0)
-    off = jnp.square(x - ax - share * dx) + jnp.square(y - ay - share * dy)
-    value = line_width / 2 + 0.5 - jnp.sqrt(jnp.min(off, axis=-1))
-    return jnp.clip(value, 0.0, 1.0).astype(dtype)
+    """There is no kernel here: `None`. See the PyTorch backend."""
+    return None
 
 
 def attend(queries, keys, dtype):

@@ -86,7 +86,9 @@ def train_step(model, function, data):
             return [v.value for v in variables]
 
         mode = torch_graph.mode()
-        step = torch_graph.Recorded(function, mode, "The training step", state)
+        step = torch_graph.Recorded(
+            function, mode, "The training step", state, add_bias=_bias_kernel
+        )
         model.__dict__["_recorded_step"] = recorded = (key, optimizer, step)
     return recorded[2](_tensors(data))
 
@@ -156,6 +158,7 @@ def compiled(model):
         torch_graph.mode(),
         f"The model {model.name}",
         frozen=True,
+        add_bias=_bias_kernel,
     )
 
     def call(inputs):
@@ -423,19 +426,41 @@ def jitted(function):
     return torch.no_grad()(function)
 
 
+# What runs instead of each kernel, for the sentence that says so.
+_KERNELS = {
+    "group_norm": "normalisations run",
+    "draw_lines": "drawings of landmarks run",
+    "add_bias": "biases are added",
+}
+
+
 @functools.cache
-def _kernels():
-    """The module of kernels, or `None` where Triton is missing."""
+def _kernel(name):
+    """A kernel that has just been seen to work on this GPU, or `None`, with one sentence why."""
+    lost = f"{_KERNELS[name]} by PyTorch's own operations, several times slower"
     try:
         from keras_vpgc.backend import triton_kernels
     except ImportError:
+        warnings.warn(f"Triton is missing, so {lost}: pip install triton.", stacklevel=3)
+        return None
+    try:
+        with torch.enable_grad():
+            triton_kernels.CHECKS[name](_device())
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
         warnings.warn(
-            "Triton is missing, so normalisations and drawings run by PyTorch's own operations, "
-            "several times slower: pip install triton.",
-            stacklevel=2,
+            f"The kernel {name} does not work on this GPU, so {lost}: {reason}", stacklevel=3
         )
         return None
-    return triton_kernels
+    return getattr(triton_kernels, name)
+
+
+def _bias_kernel():
+    """The operator that joins biases in recorded graphs; checks all kernels before a recording."""
+    found = {name: _kernel(name) for name in _KERNELS}
+    return found["add_bias"] and torch.ops.keras_vpgc.add_bias.default
 
 
 def group_norm(x, gamma, beta, groups, epsilon, silu):
@@ -449,9 +474,10 @@ def group_norm(x, gamma, beta, groups, epsilon, silu):
     Returns:
         Tensor of the shape and type of `x`, or `None`: the caller does it by itself.
     """
-    if not x.is_cuda or _kernels() is None:
+    kernel = _kernel("group_norm") if x.is_cuda else None
+    if kernel is None:
         return None
-    return _kernels().group_norm(x, gamma.value, beta.value, groups, epsilon, silu)
+    return kernel(x, gamma.value, beta.value, groups, epsilon, silu)
 
 
 def draw_lines(start, end, height, width, line_width, dtype):
@@ -466,12 +492,11 @@ def draw_lines(start, end, height, width, line_width, dtype):
     Returns:
         Tensor `(batch, frames, height, width)`, or `None`: the caller does it by itself.
     """
-    if not start.is_cuda or _kernels() is None:
+    kernel = _kernel("draw_lines") if start.is_cuda else None
+    if kernel is None:
         return None
     ends = torch.cat([start, end], dim=-1)
-    drawn = _kernels().draw_lines(
-        ends.flatten(0, 1), height, width, line_width, getattr(torch, dtype)
-    )
+    drawn = kernel(ends.flatten(0, 1), height, width, line_width, getattr(torch, dtype))
     return drawn.unflatten(0, ends.shape[:2])
 
 

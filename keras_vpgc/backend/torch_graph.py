@@ -55,11 +55,21 @@ class Recorded:
             breaks off, before the function is run as it is.
         frozen: Take the weights as they are at the recording, and compute what depends on them
             alone only once? For functions that change none.
+        add_bias: Gives the operator for `torch_passes.join_biases`, or `None`; asked before a
+            recording of inputs on a GPU.
     """
 
-    def __init__(self, function, mode: str, what: str, state=lambda: (), frozen: bool = False):
+    def __init__(
+        self,
+        function,
+        mode: str,
+        what: str,
+        state=lambda: (),
+        frozen: bool = False,
+        add_bias=lambda: None,
+    ):
         self.function, self.mode, self.what, self.state = function, mode, what, state
-        self.frozen = frozen
+        self.frozen, self.add_bias = frozen, add_bias
         self._graphs: dict = {}
 
     def __call__(self, *inputs):
@@ -79,7 +89,8 @@ class Recorded:
             whole = [next(rest) if x is None else x[0] for x in fixed]
             return self.function(*pytree.tree_unflatten(whole, spec))
 
-        graph = _Graph(self.mode, self.what, self.frozen)
+        gpu = any(x.is_cuda for x in tensors)
+        graph = _Graph(self.mode, self.what, self.frozen, self.add_bias() if gpu else None)
         state = list(self.state())
         before = [x.detach().clone() for x in state]
         try:
@@ -109,8 +120,8 @@ class Recorded:
 class _Graph:
     """One recording: traced, then compiled, then captured, as its calls go on."""
 
-    def __init__(self, mode, what, frozen):
-        self.mode, self.what, self.frozen = mode, what, frozen
+    def __init__(self, mode, what, frozen, add_bias):
+        self.mode, self.what, self.frozen, self.add_bias = mode, what, frozen, add_bias
         self.calls = 0
         self.replay = None
 
@@ -131,6 +142,8 @@ class _Graph:
             values = [x.detach().clone() for x in found["values"]]
         _fold_constants(traced)
         torch_passes.drop_copies(traced)
+        if self.add_bias is not None:
+            torch_passes.join_biases(traced, self.add_bias)
         if self.frozen:
             torch_passes.freeze(traced)
         self.run, self.spec = traced, found["spec"]

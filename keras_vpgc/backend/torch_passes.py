@@ -127,3 +127,66 @@ def freeze(traced):
         if node in known and not node.users:
             graph.erase_node(node)
     traced.recompile()
+
+
+def join_biases(traced, add_bias):
+    """Add a convolution's bias, what is added next, and ReLU, in one pass through memory.
+
+    Args:
+        traced: A `GraphModule` of `make_fx`; it is changed.
+        add_bias: The operator that does it, see `triton_kernels.add_bias`.
+    """
+    graph = traced.graph
+    for node in list(graph.nodes):
+        if node.target is not aten.add.Tensor or node.kwargs:
+            continue
+        x, bias = node.args
+        if not (_is_result(x) and _is_bias(bias, x)):
+            continue
+        last, other, relu = node, None, False
+        user = next(iter(node.users)) if len(node.users) == 1 else None
+        if user is not None and user.target is aten.relu.default:
+            last, relu = user, True
+        elif user is not None and user.target is aten.add.Tensor and not user.kwargs:
+            (rest,) = [a for a in user.args if a is not node] or [None]
+            if isinstance(rest, torch.fx.Node) and _layout(rest) == _layout(node):
+                last, other = user, rest
+        with graph.inserting_before(last):
+            joined = graph.call_function(add_bias, (x, bias, other, relu))
+        joined.meta = dict(last.meta)
+        last.replace_all_uses_with(joined)
+        graph.erase_node(last)
+        if last is not node:
+            graph.erase_node(node)
+    traced.recompile()
+
+
+def _is_result(node):
+    """Is a node a convolution's result with its channels behind, used once?"""
+    if not isinstance(node, torch.fx.Node) or node.target is not aten.permute.default:
+        return False
+    found = node.meta.get("tensor_meta")
+    return (
+        len(node.users) == 1
+        and node.args[0].target is aten.convolution.default
+        and len(node.args[0].users) == 1
+        and found is not None
+        and tuple(found.stride) == _contiguous(found.shape)
+    )
+
+
+def _is_bias(node, x):
+    """Is a node one number for each channel of another?"""
+    if not isinstance(node, torch.fx.Node):
+        return False
+    found, whole = node.meta.get("tensor_meta"), x.meta["tensor_meta"]
+    if found is None or found.dtype != whole.dtype or not len(found.shape):
+        return False
+    return found.shape[-1] == found.shape.numel() == whole.shape[-1]
+
+
+def _contiguous(shape):
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * size)
+    return tuple(strides)

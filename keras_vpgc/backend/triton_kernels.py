@@ -1,4 +1,4 @@
-"""Kernels for NVIDIA GPUs on PyTorch, in Triton: one pass where ATen would make many.
+"""Kernels for GPUs on PyTorch, in Triton: one pass where ATen would make many.
 
 They are registered as operators of PyTorch, so that a recorded graph (`torch_graph`) holds them as
 it holds any other.
@@ -476,3 +476,112 @@ def draw_lines(ends, height: int, width: int, line_width: float, dtype: torch.dt
         `(n, height, width)`.
     """
     return _draw_lines(ends, height, width, line_width, dtype)
+
+
+@triton.jit
+def _sum(
+    x,
+    bias,
+    other,
+    y,
+    count,
+    channels,
+    OTHER: tl.constexpr,
+    RELU: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < count
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + place % channels, mask=inside, other=0.0).to(tl.float32)
+    if OTHER:
+        value += tl.load(other + place, mask=inside, other=0.0).to(tl.float32)
+    if RELU:
+        value = tl.maximum(value, 0.0)
+    tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("keras_vpgc::add_bias", mutates_args=())
+def add_bias(
+    x: torch.Tensor, bias: torch.Tensor, other: torch.Tensor | None, relu: bool
+) -> torch.Tensor:
+    """A convolution's bias, what is added to its result, and its activation, in one pass.
+
+    Args:
+        x: Tensor `(..., channels)`.
+        bias: The same number of channels.
+        other: `None`, or a tensor of the shape of `x`, to be added.
+        relu: Apply ReLU at the end?
+
+    Returns:
+        Tensor of the shape and type of `x`, contiguous.
+    """
+    x = x.contiguous()
+    other = None if other is None else other.contiguous()
+    y = torch.empty_like(x)
+    count, block = x.numel(), 2048
+    _sum[(-(-count // block),)](
+        x,
+        bias.contiguous(),
+        x if other is None else other,
+        y,
+        count,
+        x.shape[-1],
+        OTHER=other is not None,
+        RELU=relu,
+        BLOCK=block,
+    )
+    return y
+
+
+@add_bias.register_fake
+def _(x, bias, other, relu):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _agree(what, found, wanted):
+    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-4):
+        off = (found - wanted).abs().max().item()
+        raise RuntimeError(f"{what} is off by {off:.1e}")
+
+
+def _plain_group_norm(x, gamma, beta, groups, epsilon, silu):
+    y = torch.nn.functional.group_norm(x.movedim(-1, 1), groups, gamma, beta, epsilon)
+    return (torch.nn.functional.silu(y) if silu else y).movedim(1, -1)
+
+
+def _check_group_norm(device):
+    # One that fits one program, and one in parts.
+    for side in (4, 96):
+        x = torch.linspace(-1, 3, 8 * side**2, device=device).sin().view(1, side, side, 8)
+        gamma = torch.linspace(0.5, 1, 8, device=device)
+        found = []
+        for function in (group_norm, _plain_group_norm):
+            inputs = [v.clone().requires_grad_() for v in (x, gamma, gamma)]
+            y = function(*inputs, 2, 1e-6, True)
+            found.append([y.detach(), *torch.autograd.grad((y * x).sum(), inputs)])
+        for one, other in zip(*found, strict=True):
+            _agree("the result", one / other.abs().max(), other / other.abs().max())
+
+
+def _check_draw_lines(device):
+    ends = torch.tensor([[[1.0, 2.5, 6.0, 2.5]]], device=device)
+    found = draw_lines(ends, 5, 8, 1.0, torch.float32)[0]
+    wanted = torch.zeros(5, 8, device=device)
+    wanted[2, 1:6] = 1
+    wanted[2, 0] = wanted[2, 6] = 0.5
+    _agree("the drawing", found, wanted)
+
+
+def _check_add_bias(device):
+    x, bias = torch.randn(3, 5, 7, device=device), torch.randn(7, device=device)
+    _agree("the sum", add_bias(x, bias, None, True), torch.relu(x + bias))
+    _agree("the sum", add_bias(x, bias, x, False), x + bias + x)
+
+
+# Raise where a kernel does not do on a device what PyTorch's operations do.
+CHECKS = {
+    "group_norm": _check_group_norm,
+    "draw_lines": _check_draw_lines,
+    "add_bias": _check_add_bias,
+}

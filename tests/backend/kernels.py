@@ -6,12 +6,13 @@ import sys
 os.environ["TRITON_INTERPRET"] = "1"
 os.environ["KERAS_BACKEND"] = "torch"
 
+import keras
 import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_vpgc import layers
-from keras_vpgc.backend import triton_kernels
+from keras_vpgc.backend import torch_passes, triton_kernels
 
 # (shape, groups): whole groups in one program, in parts, one group of all channels, odd sizes.
 CASES = (((2, 8, 8, 16), 4), ((1, 64, 64, 32), 8), ((2, 24, 24, 24), 1), ((1, 37, 41, 20), 5))
@@ -43,6 +44,37 @@ def main(target):
     start, end = (points[:, heatmap._segments[:, i]] for i in (0, 1))
     drawn = triton_kernels.draw_lines(torch.cat([start, end], -1), 40, 56, 1.5, torch.float32)
     found["drawn/kernel"] = drawn.unflatten(0, (2, 3)).permute(0, 2, 3, 1).numpy()
+
+    # What a convolution's result gets: its bias, a shortcut or ReLU.
+    x, other = rng.normal(size=(2, 2, 9, 7, 24)).astype("float32")
+    bias = rng.normal(size=24).astype("float32")
+    tensors = [torch.tensor(a) for a in (x, bias, other)]
+    found |= {"sum/x": x, "sum/bias": bias, "sum/other": other}
+    found["sum/plain"] = triton_kernels.add_bias(*tensors[:2], None, False).numpy()
+    found["sum/relu"] = triton_kernels.add_bias(*tensors[:2], None, True).numpy()
+    found["sum/both"] = triton_kernels.add_bias(*tensors, False).numpy()
+    half = [a.to(torch.bfloat16) for a in tensors]
+    found["sum/half"] = triton_kernels.add_bias(*half, False).float().numpy()
+
+    # The checks that a GPU is put to pass here.
+    for check in triton_kernels.CHECKS.values():
+        check("cpu")
+
+    # Joined in a recorded graph.
+    inputs = keras.Input((16, 16, 8))
+    x = layers.ResidualBlock(16, 4)(inputs)
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    model = keras.Model(inputs, layers.ResidualBlock(8, 4)(x))
+    images = torch.tensor(rng.normal(size=(1, 16, 16, 8)).astype("float32"))
+    with torch.no_grad():
+        traced = make_fx(lambda x: model(x, training=False))(images)
+        found["joined/model"] = model(images).numpy()
+    torch_passes.drop_copies(traced)
+    torch_passes.join_biases(traced, torch.ops.keras_vpgc.add_bias.default)
+    found["joined/graph"] = traced(images).detach().numpy()
+    called = [str(node.target) for node in traced.graph.nodes]
+    found["joined/count"] = called.count("keras_vpgc.add_bias.default")
+    found["joined/left"] = called.count("aten.add.Tensor")
 
     # Recorded, forwards and backwards are one node each.
     def step(x, gamma, beta):

@@ -57,6 +57,21 @@ def test_lines(found):
     np.testing.assert_allclose(found["drawn/kernel"], found["drawn/layer"], atol=2e-4)
 
 
+def test_sums(found):
+    x, bias, other = (found[f"sum/{name}"] for name in ("x", "bias", "other"))
+    np.testing.assert_allclose(found["sum/plain"], x + bias, rtol=1e-6)
+    np.testing.assert_allclose(found["sum/relu"], np.maximum(x + bias, 0), rtol=1e-6)
+    np.testing.assert_allclose(found["sum/both"], x + bias + other, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found["sum/half"], x + bias + other, rtol=0.02, atol=0.03)
+
+
+def test_biases_are_joined_in_a_recorded_graph(found):
+    np.testing.assert_allclose(found["joined/graph"], found["joined/model"], atol=1e-5)
+    assert found["joined/count"] == 6
+    # Two in each of the four normalisations, none beside a convolution.
+    assert found["joined/left"] == 8
+
+
 def test_recorded_as_operators(found):
     names = ["keras_vpgc.group_norm.default", "keras_vpgc.group_norm_backward.default"]
     assert found["nodes"].tolist() == names
