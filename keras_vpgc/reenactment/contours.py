@@ -122,7 +122,7 @@ def overlapped(call, batches, depth: int = 2):
     Yields:
         Pairs of that something and a numpy array.
     """
-    waiting = collections.deque()
+    waiting: collections.deque = collections.deque()
     for key, batch in batches:
         waiting.append((key, backend.to_host(call(batch))))
         if len(waiting) >= depth:

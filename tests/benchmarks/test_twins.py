@@ -26,6 +26,7 @@ from keras_vpgc.reenactment.contours import window_model  # noqa: E402
 from keras_vpgc.training.codebook_trainer import CodebookTrainer  # noqa: E402
 
 pytestmark = pytest.mark.once
+PASSES = ("forward", "training")
 ROOT = Path(__file__).resolve().parents[2]
 # Other shapes than the preset's: plain ways, two blocks, attention inside, a strided driver.
 OTHER = {"shortcuts": False, "num_blocks": 2, "attention_sizes": (32, 16), "window_size": 3}
@@ -203,6 +204,20 @@ def test_a_benchmark_prints_a_row_for_each_variant(script):
     if script == "inference":
         parts = {(row[0], row[3]) for row in rows if len(row) == 9 and row[1].startswith("mixed")}
         assert len(parts) == 2 * 5
+
+
+def test_the_soft_indexs_benchmark_compares_with_float64():
+    command = [sys.executable, "benchmarks/soft_index.py", "--tiny", "--rows", "chunked", "auto"]
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    rows = [[x.strip() for x in line.split("|")[1:-1]] for line in result.stdout.splitlines()]
+    found = {tuple(row[:3]): row for row in rows if len(row) == 7 and row[2] in PASSES}
+    assert len(found) == 2 * 2 * 2
+    for (_, precision, _), row in found.items():
+        assert float(row[3]) > 0
+        assert float(row[6]) < (1e-5 if precision == "float32" else 5e-3)
 
 
 @pytest.mark.parametrize("row", ["twin-fast", "package-fast", "twins"])
