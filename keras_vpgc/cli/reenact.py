@@ -37,6 +37,9 @@ def command(
     ] = None,
     side_by_side: Annotated[bool, typer.Option(help="Show the driving face too.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
+    precision: Annotated[
+        str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
 ):
@@ -60,6 +63,7 @@ def command(
             end=None if end is None else parse_time(end),
             side_by_side=side_by_side,
             batch_size=batch_size,
+            precision=precision,
             overwrite=overwrite,
             tracker_model=tracker_model,
         )

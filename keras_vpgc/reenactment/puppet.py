@@ -48,10 +48,7 @@ class Puppet:
     """
 
     def __init__(self, model: PortraitReenactor | DirectMapping, precision: str = "auto"):
-        if precision not in PRECISIONS:
-            raise VPGCError(
-                f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}."
-            )
+        _check_precision(precision)
         half = precision == "bfloat16" or (precision == "auto" and backend.accelerated())
         self.model = _in_precision(model, "mixed_bfloat16" if half else "float32")
         self.metadata = model.metadata
@@ -71,6 +68,7 @@ class Puppet:
         Raises:
             VPGCError: if there is none, or it is of another schema version.
         """
+        _check_precision(precision)
         path = Path(path)
         if path.is_dir():
             if not (path / "puppet.keras").exists():
@@ -248,6 +246,13 @@ def load_model(path) -> keras.Model:
                 "no picture: its training went wrong; train again into a new folder."
             )
     return model
+
+
+def _check_precision(precision):
+    if precision not in PRECISIONS:
+        raise VPGCError(
+            f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}."
+        )
 
 
 def _in_precision(model, policy):

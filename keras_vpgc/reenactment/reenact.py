@@ -27,6 +27,7 @@ def reenact(
     end: float | None = None,
     side_by_side: bool = False,
     batch_size: int = 8,
+    precision: str | None = None,
     overwrite: bool = False,
     tracker_model=None,
     progress: bool = True,
@@ -47,6 +48,7 @@ def reenact(
         end: Where to stop, in seconds of the driving video.
         side_by_side: Show the driving face beside the result?
         batch_size: Frames computed at once.
+        precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing output?
         tracker_model: Path of the face landmarker's model.
         progress: Show progress bars?
@@ -72,7 +74,12 @@ def reenact(
     if Path(output).exists() and Path(driving).exists() and Path(output).samefile(driving):
         raise VPGCError(f"{output} is the driving video itself: choose another output.")
     if not isinstance(puppet, Puppet):
-        puppet = Puppet.load(puppet)
+        puppet = Puppet.load(puppet, precision or "auto")
+    elif precision is not None:
+        raise VPGCError(
+            "A Puppet has its precision already: give the path of its file or run, or leave "
+            "precision out."
+        )
     if Path(driving).is_dir():
         if retargeting not in ("auto", "none") or neutral is not None or motion != 1:
             raise VPGCError(

@@ -69,6 +69,15 @@ def test_existing_output_and_bad_driver_change_nothing(run, clip, tmp_path):
     assert not (tmp_path / "new.mp4").exists()
 
 
+def test_precisions_that_cannot_be(run, clip, tmp_path):
+    target = tmp_path / "new.mp4"
+    with pytest.raises(VPGCError, match="no precision 'half'"):
+        reenact(run, clip, target, precision="half", progress=False)
+    with pytest.raises(VPGCError, match="has its precision already"):
+        reenact(Puppet.load(run), clip, target, precision="float32", progress=False)
+    assert not target.exists()
+
+
 def test_bad_output_is_named_before_the_tracking(run, clip, tmp_path, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("the driving video was tracked")
