@@ -67,15 +67,17 @@ def train_step(model, function, data):
     """`model.train_step` out of a stateful `function(data) -> logs`.
 
     Recorded as one graph where `torch_graph.mode` says so; `model.phase`, if there, tells steps
-    of different kinds apart. Steps that accumulate gradients, which are not alike, and those of
-    several processes are not recorded.
+    of different kinds apart. Steps that accumulate gradients, which are not alike, are not
+    recorded; those of several processes are, but no CUDA graph replays them.
     """
-    optimizer = model.optimizer
-    if _group() or torch_graph.mode() == "off" or _accumulates(optimizer):
+    optimizer, mode = model.optimizer, torch_graph.mode()
+    if _group() and mode != "off":
+        mode = "trace"
+    if mode == "off" or _accumulates(optimizer):
         # Gradients are asked for by `vjp`; all else, the optimisers too, works on values.
         with torch.no_grad():
             return function(data)
-    key = (getattr(model, "phase", None), torch_graph.mode())
+    key = (getattr(model, "phase", None), mode)
     recorded = model.__dict__.get("_recorded_step")
     # An optimiser of another `compile` has other variables.
     if recorded is None or recorded[0] != key or recorded[1] is not optimizer:
@@ -85,7 +87,6 @@ def train_step(model, function, data):
             variables = [*model.variables, *optimizer.variables, *model.metrics_variables]
             return [v.value for v in variables]
 
-        mode = torch_graph.mode()
         step = torch_graph.Recorded(
             function, mode, "The training step", state, add_bias=_bias_kernel
         )
@@ -253,11 +254,15 @@ def mean_over_devices(tensors):
     """Mean of each tensor over the devices, on all of them."""
     if not _group():
         return tensors
+    from torch.distributed import _functional_collectives as functional
+
     # All in one message: a model has hundreds of small tensors.
     flat = torch.cat([x.detach().reshape(-1).float() for x in tensors])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    pieces = flat.split([x.numel() for x in tensors])
+    # The form of it that can be recorded.
+    summed = functional.wait_tensor(
+        functional.all_reduce(flat, "sum", torch.distributed.group.WORLD)
+    )
+    pieces = (summed / torch.distributed.get_world_size()).split([x.numel() for x in tensors])
     return [p.reshape(x.shape).to(x.dtype) for p, x in zip(pieces, tensors, strict=True)]
 
 

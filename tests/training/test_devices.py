@@ -39,11 +39,14 @@ def python(*arguments, **environment):
     assert code == 0, output
 
 
-def test_two_devices_train_as_one(tmp_path):
+@pytest.mark.parametrize("mode", ["off", "trace"] if TORCH else [""])
+def test_two_devices_train_as_one(mode, tmp_path):
     """Three optimisers, averages, adaptive lambda, feature matching, pairs of frames."""
     if TORCH:
-        python(*SCRIPT, "part", tmp_path, 1)
-        python(*TORCHRUN, *SCRIPT, "part", tmp_path, 2)
+        # Recorded steps hold the exchange between the processes.
+        same = {"ACCUMULATE": "1" if mode == "trace" else "2"}
+        python(*SCRIPT, "part", tmp_path, 1, KERAS_VPGC_TORCH="off", **same)
+        python(*TORCHRUN, *SCRIPT, "part", tmp_path, 2, KERAS_VPGC_TORCH=mode, **same)
     else:
         python(*SCRIPT, "part", tmp_path, 1, 2)
     one, two = (np.load(tmp_path / count / "end.npz") for count in "12")

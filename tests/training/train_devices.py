@@ -6,6 +6,7 @@ folder is in the environment variable PORTRAIT. `test_devices` runs it.
 
 import os
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -34,6 +35,22 @@ def optimizer(**settings):
     return adam(1e-2, epsilon=1e-2, average=0.9, **settings)
 
 
+def count_recordings():
+    """A list that grows by each recording of PyTorch's; one that fails is an error."""
+    from keras_vpgc.backend import torch_graph
+
+    warnings.filterwarnings("error", message=".*could not be recorded")
+    found, record = [], torch_graph._Graph.record
+
+    def counted(graph, *arguments):
+        outputs = record(graph, *arguments)
+        found.append(graph.what)
+        return outputs
+
+    torch_graph._Graph.record = counted
+    return found
+
+
 def part(folder, count):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -51,7 +68,9 @@ def part(folder, count):
     with backend.distributed(count):
         tensorflow = keras.backend.backend() == "tensorflow"
         # TensorFlow accumulates on one device only, and takes far longer to trace than to run.
-        accumulate, eager = 1 if tensorflow else 2, tensorflow and count == 1
+        accumulate = 1 if tensorflow else int(os.environ.get("ACCUMULATE", 2))
+        eager = tensorflow and count == 1
+        recordings = count_recordings() if os.environ.get("KERAS_VPGC_TORCH") == "trace" else None
         shared = {"shard": backend.process(), "prefetch": 1}
         trainer = CodebookTrainer(
             PortraitAutoencoder.from_preset("vpgc_tiny", **AUTOENCODER),
@@ -67,10 +86,13 @@ def part(folder, count):
         features = encode(trainer.autoencoder, images, dtype="float32")
         driver.adapt(features)
         driver.compile(optimizer(), FeatureLoss(0.5), run_eagerly=eager)
+        backend.record_steps(driver)
         neighbours = context_indices(10, driver.input_shape[-1])
         pairs = {"pairs": True, "indices": np.arange(10), "scale_jitter": 0.05}
         batches = DriverBatches(heatmaps, neighbours, features, 4, 2, **pairs, **shared)
         logs |= fit("driver", driver, batches)
+        # Both trainings' steps, and the encoder.
+        assert recordings is None or len(recordings) >= 3, recordings
         if backend.process()[0] == 0:
             weights = [*trainer.autoencoder.weights, *trainer.discriminator.weights]
             weights = [*weights, *driver.weights]
