@@ -51,6 +51,7 @@ class Recipe(BaseModel):
         joint_steps: Steps at the very end in which driver and decoder learn from the images
             together, through the frozen codes, with the adversarial loss if there is one.
         joint_rate: The highest rate then, as a share of the driver's.
+        joint_feature_weight: lambda of Eq. 8 then.
         joint_adversarial_start: When it begins then, as a share of these steps; 1 for never.
         scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
         rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
@@ -91,7 +92,8 @@ class Recipe(BaseModel):
     driver_image_steps: int = Field(ge=0)
     driver_image_weight: float = Field(gt=0)
     joint_steps: int = Field(ge=0)
-    joint_rate: float = Field(default=0.1, gt=0)
+    joint_rate: float = Field(default=0.5, gt=0)
+    joint_feature_weight: float = Field(default=0.0, ge=0)
     joint_adversarial_start: float = Field(default=0.5, ge=0, le=1)
     region_weights: dict[Literal["face", "eyes", "mouth"], float] | None
     scale_jitter: float = Field(ge=0, lt=1)

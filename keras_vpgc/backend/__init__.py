@@ -6,9 +6,9 @@ several devices (`device_count`, `distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
-`to_host`, `keeps_device_batches`, `jitted`, `on_host`, `accelerated`); and what layers let kernels
-do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none); each
-file's docstrings say what they promise.
+`to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); and what layers let
+kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none);
+each file's docstrings say what they promise.
 """
 
 import importlib
@@ -57,13 +57,12 @@ keeps_device_batches = _module.keeps_device_batches
 jitted = _module.jitted
 on_host = _module.on_host
 to_host = _module.to_host
-accelerated = _module.accelerated
+half_by_default = _module.half_by_default
 group_norm = _module.group_norm
 draw_lines = _module.draw_lines
 attend = _module.attend
 
 __all__ = [
-    "accelerated",
     "accumulates_on_devices",
     "adam_class",
     "after_out_of_memory",
@@ -76,6 +75,7 @@ __all__ = [
     "draw_lines",
     "free_memory",
     "group_norm",
+    "half_by_default",
     "jit_by_default",
     "jitted",
     "keeps_device_batches",

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -321,9 +322,13 @@ def to_host(array):
     return lambda: np.asarray(array)
 
 
-def accelerated() -> bool:
-    """Do the models compute on something else than the processor?"""
-    return jax.default_backend() != "cpu"
+def half_by_default() -> bool:
+    """Is bfloat16 what the device is quick in?"""
+    if jax.default_backend() != "gpu":
+        return jax.default_backend() == "tpu"
+    # Other makers' have no such number.
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    return capability.split(".")[0].isdigit() and int(capability.split(".")[0]) >= 8
 
 
 def take(array, indices):
@@ -387,13 +392,13 @@ def _inner(x):
 
 def _like(values, x):
     """Values of each image and channel beside a feature map."""
-    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), -1)
+    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), values.shape[1])
 
 
 def _grouped(values, groups):
     """Means over the channels of each group, for each channel; `(batch, channels)`."""
     batch, channels = values.shape
-    means = values.reshape(batch, groups, -1).mean(-1)
+    means = values.reshape(batch, groups, channels // groups).mean(-1)
     return jnp.repeat(means, channels // groups, axis=-1)
 
 
@@ -424,7 +429,7 @@ def _normalise_backward(groups, epsilon, silu, kept, gradient):
         s = jax.nn.sigmoid(z)
         dz = dz * s * (1 + z * (1 - s))
     plain, scaled = (jnp.sum(v, _inner(x)) for v in (dz, dz * values))
-    count = x[0, ..., 0].size
+    count = x.size // max(1, x.shape[0] * x.shape[-1])
     first, second = (_grouped(v * gamma / count, groups) for v in (plain, scaled))
     dx = _like(rate, x) * (dz * gamma - _like(first, x) - values * _like(second, x))
     return dx.astype(x.dtype), scaled.sum(0), plain.sum(0)
@@ -443,16 +448,53 @@ def attend(queries, keys, dtype):
 
     See the PyTorch backend.
     """
-    width = -keys.shape[-1] % 8
     lengths = queries.shape[1], keys.shape[1]
     half = dtype in ("bfloat16", "float16")
     if jax.default_backend() != "gpu" or not half or any(n is None or n % 64 for n in lengths):
         return None
+    # With several devices the queries are divided among them where cuDNN wants them whole.
+    if keras.distribution.distribution() is not None or not _attends(dtype, keys.shape[-1]):
+        return None
+    return _attend(queries, keys, dtype, "cudnn")
+
+
+def _attend(queries, keys, dtype, implementation):
+    """`softmax(Q K^T) K`; lengths are filled up to multiples of 8, which cuDNN wants."""
+    width = -keys.shape[-1] % 8
     queries, keys = (
         jnp.pad(x, ((0, 0), (0, 0), (0, width))).astype(dtype)[:, :, None] for x in (queries, keys)
     )
-    found = jax.nn.dot_product_attention(queries, keys, keys, scale=1.0, implementation="cudnn")
+    found = jax.nn.dot_product_attention(
+        queries, keys, keys, scale=1.0, implementation=implementation
+    )
     return found[:, :, 0, : found.shape[-1] - width].astype("float32")
+
+
+@functools.cache
+def _attends(dtype, length) -> bool:
+    """Does cuDNN's fused attention work here, its gradient too? If not, one sentence why."""
+
+    def loss(x, implementation):
+        return jnp.sum(jnp.square(_attend(x, x, dtype, implementation)))
+
+    try:
+        with jax.ensure_compile_time_eval():
+            x = jnp.cos(jnp.arange(64.0 * length)).reshape(1, 64, length)
+            found, wanted = (
+                jax.jit(jax.grad(loss), static_argnums=1)(x, way) for way in ("cudnn", "xla")
+            )
+            off = float(jnp.abs(found - wanted).max() / jnp.abs(wanted).max())
+        if not off < 0.1:
+            raise RuntimeError(f"its gradient is off by {off:.1e}")
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(
+            "cuDNN's fused attention does not work on this GPU, so the soft index runs in chunks, "
+            f"several times slower: {reason}",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def on_host():

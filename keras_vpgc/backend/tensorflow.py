@@ -230,9 +230,11 @@ def to_host(array):
     return array.numpy
 
 
-def accelerated() -> bool:
-    """Do the models compute on something else than the processor?"""
-    return bool(tf.config.list_logical_devices("GPU"))
+def half_by_default() -> bool:
+    """Is bfloat16 what the device is quick in?"""
+    devices = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(devices[0]) if devices else {}
+    return details.get("compute_capability", (0, 0))[0] >= 8
 
 
 def take(array, indices):

@@ -152,7 +152,8 @@ def compiled(model):
         model: A built Keras model.
 
     Returns:
-        A function of a numpy array (or list of them).
+        A function of a numpy array (or list of them), recorded once a shape, and again where the
+        weights have changed.
     """
     recorded = torch_graph.Recorded(
         lambda inputs: model(inputs, training=False),
@@ -373,7 +374,7 @@ def _device():
 def to_host(array):
     """Begin to copy a tensor to the host; see the JAX backend."""
     if not array.is_cuda:
-        return array.numpy
+        return lambda: keras.ops.convert_to_numpy(array)
     place = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
     place.copy_(array, non_blocking=True)
     done = torch.cuda.Event()
@@ -381,14 +382,15 @@ def to_host(array):
 
     def wait():
         done.synchronize()
-        return place.numpy()
+        # Page-locked memory is scarce, and results may be kept.
+        return place.numpy().copy()
 
     return wait
 
 
-def accelerated() -> bool:
-    """Do the models compute on something else than the processor?"""
-    return _device().type != "cpu"
+def half_by_default() -> bool:
+    """Is bfloat16 what the device is quick in?"""
+    return _device().type == "cuda" and torch.cuda.get_device_capability()[0] >= 8
 
 
 def take(array, indices):
@@ -495,9 +497,11 @@ def draw_lines(start, end, height, width, line_width, dtype):
         dtype: Name of the drawings' type.
 
     Returns:
-        Tensor `(batch, frames, height, width)`, or `None`: the caller does it by itself.
+        Tensor `(batch, frames, height, width)`, or `None`: the caller does it by itself, where
+        gradients are wanted too, which the kernel does not have.
     """
-    kernel = _kernel("draw_lines") if start.is_cuda else None
+    wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
+    kernel = _kernel("draw_lines") if start.is_cuda and not wanted else None
     if kernel is None:
         return None
     ends = torch.cat([start, end], dim=-1)

@@ -53,8 +53,8 @@ class Recorded:
         what: What a warning calls it.
         state: Gives the tensors that the function changes: they are put back where recording
             breaks off, before the function is run as it is.
-        frozen: Take the weights as they are at the recording, and compute what depends on them
-            alone only once? For functions that change none.
+        frozen: Compute what depends on the weights alone only once, and record anew where they
+            have changed? For functions that change none.
         add_bias: Gives the operator for `torch_passes.join_biases`, or `None`; asked before a
             recording of inputs on a GPU.
     """
@@ -81,8 +81,11 @@ class Recorded:
         fixed = [None if isinstance(x, torch.Tensor) else (x,) for x in flat]
         key = (spec, repr(fixed), tuple((x.shape, x.dtype, x.device) for x in tensors))
         graph = self._graphs.get(key)
-        if graph is not None:
+        if graph is not None and not graph.stale():
             return graph(tensors)
+        # Its memory is needed.
+        del graph
+        self._graphs.pop(key, None)
 
         def function(*tensors):
             rest = iter(tensors)
@@ -124,6 +127,11 @@ class _Graph:
         self.mode, self.what, self.frozen, self.add_bias = mode, what, frozen, add_bias
         self.calls = 0
         self.replay = None
+        self.weights: list = []
+
+    def stale(self):
+        """Have weights changed since what depends on them was computed?"""
+        return any(x._version != version for x, version in self.weights)
 
     def record(self, function, tensors):
         """Run the function and keep what it did."""
@@ -145,7 +153,7 @@ class _Graph:
         if self.add_bias is not None:
             torch_passes.join_biases(traced, self.add_bias)
         if self.frozen:
-            torch_passes.freeze(traced)
+            self.weights = [(x, x._version) for x in torch_passes.freeze(traced)]
         self.run, self.spec = traced, found["spec"]
         return pytree.tree_unflatten(values, self.spec)
 

@@ -5,6 +5,10 @@ import torch
 aten = torch.ops.aten
 # Nodes that are copied for nothing, most of them by Keras's convolutions, or are only other views.
 COPIES = (aten.clone.default, aten.contiguous.default)
+# Views that their schemas do not tell of.
+UNDECLARED = [aten._unsafe_view.default]
+if torch.distributed.is_available():
+    UNDECLARED.append(torch.ops._c10d_functional.wait_tensor.default)
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -24,6 +28,8 @@ def _is_view(node):
     schema = schema_of(node)
     if schema is None:
         return node.op == "call_function"  # such as getitem
+    if node.target in UNDECLARED:
+        return True
     return any(x.alias_info is not None for x in schema.returns)
 
 
@@ -53,6 +59,11 @@ class _Memory:
         return root.op == "call_function" and root not in self.written
 
 
+def _is_output(node):
+    """Does the caller get a node's memory? What he gets must be his own."""
+    return any(user.op == "output" for user in node.users)
+
+
 def _layout(node):
     found = node.meta.get("tensor_meta")
     return None if found is None else (found.shape, found.stride, found.dtype)
@@ -68,9 +79,12 @@ def drop_copies(traced):
     """
     memory = _Memory(traced)
     for node in list(traced.graph.nodes):
-        if node.target not in COPIES or not memory.fixed(node):
+        if node.target not in COPIES or not memory.fixed(node) or _is_output(node):
             continue
         source = node.args[0]
+        if node.kwargs.get("memory_format") in (None, torch.preserve_format):
+            # It takes the layout of what it copies.
+            continue
         while source.target in COPIES and memory.fixed(source):
             source = source.args[0]
         if not memory.fixed(source):
@@ -92,6 +106,9 @@ def freeze(traced):
 
     Args:
         traced: A `GraphModule` of `make_fx` that changes no weight; it is changed.
+
+    Returns:
+        The weights that it read.
     """
     graph = traced.graph
     known, memory = {}, _Memory(traced)
@@ -103,6 +120,8 @@ def freeze(traced):
             continue
         inputs = node.all_input_nodes
         if node.op != "call_function" or not inputs or any(x not in known for x in inputs):
+            continue
+        if memory.roots[node] in memory.written or _is_output(node):
             continue
         schema = schema_of(node)
         if writes(node) or (schema is not None and RANDOM in node.target.tags):
@@ -123,10 +142,12 @@ def freeze(traced):
         for user in list(node.users):
             if user not in known:
                 user.replace_input_with(node, frozen)
+    weights = [value for node, value in known.items() if node.op == "get_attr"]
     for node in reversed(list(graph.nodes)):
         if node in known and not node.users:
             graph.erase_node(node)
     traced.recompile()
+    return weights
 
 
 def join_biases(traced, add_bias):

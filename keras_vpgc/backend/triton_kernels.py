@@ -4,6 +4,8 @@ They are registered as operators of PyTorch, so that a recorded graph (`torch_gr
 it holds any other.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -134,7 +136,7 @@ def _apply(
     P: tl.constexpr,
     C: tl.constexpr,
 ):
-    image, part = tl.program_id(0), tl.program_id(1)
+    part, image = tl.program_id(0), tl.program_id(1)
     c = tl.arange(0, C)[None, :]
     p = part * P + tl.arange(0, P)[:, None]
     inner = c < channels
@@ -249,7 +251,7 @@ def _backward_apply(
     P: tl.constexpr,
     C: tl.constexpr,
 ):
-    image, part = tl.program_id(0), tl.program_id(1)
+    part, image = tl.program_id(0), tl.program_id(1)
     c = tl.arange(0, C)[None, :]
     p = part * P + tl.arange(0, P)[:, None]
     inner = c < channels
@@ -270,6 +272,19 @@ def _backward_apply(
     tl.store(dx + place, found.to(dx.dtype.element_ty), mask=inside)
 
 
+def _on_its_device(function):
+    """Launch kernels on the GPU where the first argument lies, the current one or not."""
+
+    @functools.wraps(function)
+    def call(first, *rest):
+        if not first.is_cuda:
+            return function(first, *rest)
+        with torch.cuda.device(first.device):
+            return function(first, *rest)
+
+    return call
+
+
 def _tiles(channels, positions):
     """Tile's sides, rows of a part, and number of parts."""
     width = triton.next_power_of_2(channels)
@@ -280,6 +295,7 @@ def _tiles(channels, positions):
 
 
 @torch.library.custom_op("keras_vpgc::group_norm", mutates_args=())
+@_on_its_device
 def _group_norm(
     x: torch.Tensor,
     gamma: torch.Tensor,
@@ -295,6 +311,8 @@ def _group_norm(
     y = torch.empty_like(x)
     means = torch.empty((batch, groups), dtype=torch.float32, device=x.device)
     rates = torch.empty_like(means)
+    if not x.numel():
+        return y, means, rates
     p, c = triton.next_power_of_2(positions), triton.next_power_of_2(size)
     if p * c <= 2 * TILE:
         _small_forward[(batch, groups)](
@@ -319,7 +337,7 @@ def _group_norm(
     _sums[(batch, parts)](x, sums, positions, channels, ROWS=rows, P=height, C=width, num_warps=8)
     tile = {"COUNT": parts, "SIZE": size, "N": max(1, TILE // c), "C": c}
     _statistics[(batch, groups)](x, sums, means, rates, positions, channels, epsilon, **tile)
-    _apply[(batch, -(-positions // height))](
+    _apply[(-(-positions // height), batch)](
         x,
         gamma,
         beta,
@@ -344,6 +362,7 @@ def _(x, gamma, beta, groups, epsilon, silu):
 
 
 @torch.library.custom_op("keras_vpgc::group_norm_backward", mutates_args=())
+@_on_its_device
 def _group_norm_backward(
     gradient: torch.Tensor,
     x: torch.Tensor,
@@ -357,6 +376,9 @@ def _group_norm_backward(
     batch, channels, groups = x.shape[0], x.shape[-1], means.shape[1]
     positions = x.numel() // max(1, batch * channels)
     size = channels // groups
+    if not x.numel():
+        totals = torch.zeros((batch, 2, channels), dtype=torch.float32, device=x.device)
+        return torch.empty_like(x), totals
     height, width, rows, parts = _tiles(channels, positions)
     width_of_group = triton.next_power_of_2(size)
     sums = torch.empty((batch, parts, 2, channels), dtype=torch.float32, device=x.device)
@@ -379,7 +401,7 @@ def _group_norm_backward(
         N=max(1, TILE // width_of_group),
         C=width_of_group,
     )
-    _backward_apply[(batch, -(-positions // height))](
+    _backward_apply[(-(-positions // height), batch)](
         x, gradient, gamma, beta, means, rates, shares, dx, positions, channels, **tile
     )
     return dx, totals
@@ -448,6 +470,7 @@ def _draw(
 
 
 @torch.library.custom_op("keras_vpgc::draw_lines", mutates_args=())
+@_on_its_device
 def _draw_lines(
     ends: torch.Tensor, height: int, width: int, line_width: float, dtype: torch.dtype
 ) -> torch.Tensor:
@@ -497,11 +520,13 @@ def _sum(
     if OTHER:
         value += tl.load(other + place, mask=inside, other=0.0).to(tl.float32)
     if RELU:
-        value = tl.maximum(value, 0.0)
+        # Unlike the maximum it lets NaN pass.
+        value = tl.where(value < 0.0, 0.0, value)
     tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
 
 
 @torch.library.custom_op("keras_vpgc::add_bias", mutates_args=())
+@_on_its_device
 def add_bias(
     x: torch.Tensor, bias: torch.Tensor, other: torch.Tensor | None, relu: bool
 ) -> torch.Tensor:
@@ -520,6 +545,8 @@ def add_bias(
     other = None if other is None else other.contiguous()
     y = torch.empty_like(x)
     count, block = x.numel(), 2048
+    if not count:
+        return y
     _sum[(-(-count // block),)](
         x,
         bias.contiguous(),
@@ -574,7 +601,8 @@ def _check_draw_lines(device):
 
 
 def _check_add_bias(device):
-    x, bias = torch.randn(3, 5, 7, device=device), torch.randn(7, device=device)
+    x = torch.linspace(-3, 3, 105, device=device).view(3, 5, 7)
+    bias = torch.linspace(1, -1, 7, device=device)
     _agree("the sum", add_bias(x, bias, None, True), torch.relu(x + bias))
     _agree("the sum", add_bias(x, bias, x, False), x + bias + x)
 

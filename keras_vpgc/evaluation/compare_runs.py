@@ -181,7 +181,8 @@ def _systems(runs, portrait, part, size, batch_size, progress):
     total = sum(last - first for first, last in portrait.ranges(part))
     for name, run in runs.items():
         with tqdm(total=total, desc=f"driving {name}", unit="frame", disable=not progress) as bar:
-            yield name, drive_part(Puppet.load(run), portrait, part, batch_size, bar.update)
+            puppet = Puppet.load(run, "float32")
+            yield name, drive_part(puppet, portrait, part, batch_size, bar.update)
     yield from untrained(portrait, part, size)
 
 

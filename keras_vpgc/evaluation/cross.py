@@ -353,7 +353,7 @@ def _drive(run, source, path, batch_size, options, progress):
     from keras_vpgc.reenactment.puppet import Puppet
     from keras_vpgc.reenactment.reenact import driving_landmarks
 
-    puppet = Puppet.load(run)
+    puppet = Puppet.load(run, "float32")
     landmarks, *_ = driving_landmarks(puppet, source.path, progress=progress, **options)
     with (
         video.VideoWriter(path, source.info.frame_rate, overwrite=True) as writer,

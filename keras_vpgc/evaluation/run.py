@@ -103,7 +103,7 @@ def evaluate_run(
     info = read_run(run)
     output = run / "evaluation"
     check_output(output, ELSEWHERE)
-    puppet = Puppet.load(run)
+    puppet = Puppet.load(run, "float32")
     folder = Path(portrait or info["portrait"])
     if not folder.exists():
         raise VPGCError(

@@ -13,8 +13,9 @@ class GroupNormalization(keras.layers.Layer):
 
     Equal to `keras.layers.GroupNormalization`. It reduces every channel first and joins the
     channels of a group afterwards, on a tiny tensor; splitting the channel axis of the whole
-    feature map instead costs four times as much on XLA's CPU backend (`docs/results.md`). Kernels
-    do it, and the activation, on JAX and on PyTorch with an NVIDIA GPU.
+    feature map instead costs four times as much on XLA's CPU backend (`docs/results.md`). On
+    JAX a gradient of its own keeps the inputs alone, and on PyTorch with an NVIDIA GPU kernels do
+    all, the activation too: these have no second derivatives.
 
     Args:
         groups: Number of groups; must divide the number of channels.

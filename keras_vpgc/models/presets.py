@@ -52,7 +52,7 @@ PRESETS: dict[str, dict] = {
             "codes_per_cell": 256,
             **_TUNED,
         },
-        "recipe": {"steps": 10_000, "driver_steps": 10_000},
+        "recipe": {"steps": 10_000, "driver_steps": 1_500, "joint_steps": 8_500},
     },
     "vpgc_256": {
         "description": "256x256, for smaller footage.",
@@ -66,7 +66,7 @@ PRESETS: dict[str, dict] = {
             "codes_per_cell": 256,
             **_TUNED,
         },
-        "recipe": {"steps": 6_000, "driver_steps": 6_000},
+        "recipe": {"steps": 6_000, "driver_steps": 1_000, "joint_steps": 5_000},
     },
     "vpgc_128": {
         "description": "128x128, for experiments on a CPU.",

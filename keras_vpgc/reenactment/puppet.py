@@ -25,13 +25,13 @@ class Puppet:
     """A trained `PortraitReenactor` with what it takes to drive it.
 
     The model is compiled once for each batch size; what depends on the weights alone is computed
-    once. While the device computes a batch, the one before it travels to the host.
+    once. A batch is begun before the one before it is waited for.
 
     Args:
         model: The `PortraitReenactor`, or a baseline's `DirectMapping`.
-        precision: `"float32"`, `"bfloat16"` (convolutions and products; drawings, softmax,
-            statistics and the last convolution stay in float32), or `"auto"`: bfloat16 on an
-            accelerator. Pixels differ by less than one grey level in the mean.
+        precision: `"float32"`, as evaluation has it; `"bfloat16"` for convolutions and products,
+            which moves pixels by about a grey level in the mean; `"auto"`: bfloat16 where the
+            device is quick in it (NVIDIA GPUs since Ampere, TPUs).
 
     Attributes:
         model: The Keras model, of that precision.
@@ -49,9 +49,9 @@ class Puppet:
 
     def __init__(self, model: PortraitReenactor | DirectMapping, precision: str = "auto"):
         _check_precision(precision)
-        half = precision == "bfloat16" or (precision == "auto" and backend.accelerated())
+        half = precision == "bfloat16" or (precision == "auto" and backend.half_by_default())
         self.model = _in_precision(model, "mixed_bfloat16" if half else "float32")
-        self.metadata = model.metadata
+        self.metadata = self.model.metadata
         self._call = backend.compiled(window_model(self.model))
 
     @classmethod

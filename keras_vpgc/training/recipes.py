@@ -374,7 +374,13 @@ def _load(file):
 
 def _that_matters(config):
     """The settings that decide what comes out."""
-    recipe = {k: v for k, v in config["recipe"].items() if k not in FREE_SETTINGS}
+    # What runs of former versions did not know.
+    recipe = {
+        "joint_rate": 0.1,
+        "joint_feature_weight": config["recipe"]["feature_weight"],
+        **config["recipe"],
+    }
+    recipe = {k: v for k, v in recipe.items() if k not in FREE_SETTINGS}
     rest = {"seed": config["seed"], "method": config.get("method", "vpgc")}
     return {"preset": config["preset"], **recipe, **config["network"], **rest}
 
@@ -613,6 +619,8 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
         stage = make_stage(name, title, steps)
         _announce(stage, recipe.driver_batch_size)
         more = {"train_decoder": name == "joint"}
+        if name == "joint":
+            more["feature_weight"] = recipe.joint_feature_weight
         if name == "joint" and recipe.adversarial:
             start = round(steps * recipe.joint_adversarial_start)
             more["discriminator"], more["adversarial"] = _adversary(stage, config, start, highest)
@@ -628,10 +636,9 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
             image_weight=recipe.driver_image_weight,
             perceptual=perceptual,
             perceptual_weight=recipe.perceptual_weight,
-            **more,
             region_weights=recipe.region_weights or {},
             stage=stage,
-            **shared,
+            **{**shared, **more},
         )
 
 
