@@ -464,6 +464,10 @@ def _kernel(name):
     return getattr(triton_kernels, name)
 
 
+def _on_gpu(x):
+    return x.is_cuda
+
+
 def _bias_kernel():
     """The operator that joins biases in recorded graphs; checks all kernels before a recording."""
     found = {name: _kernel(name) for name in _KERNELS}
@@ -481,7 +485,7 @@ def group_norm(x, gamma, beta, groups, epsilon, silu):
     Returns:
         Tensor of the shape and type of `x`, or `None`: the caller does it by itself.
     """
-    kernel = _kernel("group_norm") if x.is_cuda else None
+    kernel = _kernel("group_norm") if _on_gpu(x) else None
     if kernel is None:
         return None
     return kernel(x, gamma.value, beta.value, groups, epsilon, silu)
@@ -501,7 +505,7 @@ def draw_lines(start, end, height, width, line_width, dtype):
         gradients are wanted too, which the kernel does not have.
     """
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
-    kernel = _kernel("draw_lines") if start.is_cuda and not wanted else None
+    kernel = _kernel("draw_lines") if _on_gpu(start) and not wanted else None
     if kernel is None:
         return None
     ends = torch.cat([start, end], dim=-1)
@@ -520,7 +524,7 @@ def attend(queries, keys, dtype):
     Returns:
         Float32 tensor like the queries, or `None`: the caller does it by itself.
     """
-    if not queries.is_cuda or dtype not in ("bfloat16", "float16"):
+    if not _on_gpu(queries) or dtype not in ("bfloat16", "float16"):
         return None
     # The kernels want lengths that are multiples of 8.
     width = -keys.shape[-1] % 8

@@ -381,6 +381,8 @@ def _that_matters(config):
         **config["recipe"],
     }
     recipe = {k: v for k, v in recipe.items() if k not in FREE_SETTINGS}
+    if not recipe["joint_steps"]:
+        recipe = {k: v for k, v in recipe.items() if not k.startswith("joint_")}
     rest = {"seed": config["seed"], "method": config.get("method", "vpgc")}
     return {"preset": config["preset"], **recipe, **config["network"], **rest}
 

@@ -12,6 +12,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_vpgc import layers
+from keras_vpgc.backend import torch as backend
 from keras_vpgc.backend import torch_passes, triton_kernels
 
 # (shape, groups): whole groups in one program, in parts, one group of all channels, odd sizes.
@@ -44,6 +45,27 @@ def main(target):
     start, end = (points[:, heatmap._segments[:, i]] for i in (0, 1))
     drawn = triton_kernels.draw_lines(torch.cat([start, end], -1), 40, 56, 1.5, torch.float32)
     found["drawn/kernel"] = drawn.unflatten(0, (2, 3)).permute(0, 2, 3, 1).numpy()
+
+    # By the layers, as on a GPU.
+    norm = layers.GroupNormalization(4, activation="silu")
+    images = torch.tensor(rng.normal(size=(2, 9, 7, 8)).astype("float32"))
+    norm.build(images.shape)
+    norm.gamma.assign(rng.normal(size=8))
+    norm.beta.assign(rng.normal(size=8))
+    for name in ("plain", "kernel"):
+        if name == "kernel":
+            backend._on_gpu = lambda x: True
+        found[f"layer/norm/{name}"] = norm(images).detach().numpy()
+        found[f"layer/lines/{name}"] = heatmap(landmarks).detach().numpy()
+        # Gradients of landmarks are had in the plain way.
+        moved = torch.tensor(landmarks[1:], requires_grad=True)
+        heatmap(moved).sum().backward()
+        found[f"layer/moved/{name}"] = moved.grad.numpy()
+    backend._on_gpu = lambda x: x.is_cuda
+    empty = torch.empty(0, 4, 4, 8, requires_grad=True)
+    y = triton_kernels.group_norm(empty, norm.gamma.value, norm.beta.value, 4, 1e-6, True)
+    y.sum().backward()
+    found["empty"] = np.array([*y.shape, *empty.grad.shape])
 
     # What a convolution's result gets: its bias, a shortcut or ReLU.
     x, other = rng.normal(size=(2, 2, 9, 7, 24)).astype("float32")

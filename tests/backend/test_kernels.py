@@ -57,6 +57,17 @@ def test_lines(found):
     np.testing.assert_allclose(found["drawn/kernel"], found["drawn/layer"], atol=2e-4)
 
 
+def test_layers_take_them(found):
+    for name, limit in (("norm", 1e-5), ("lines", 2e-4), ("moved", 0)):
+        plain, kernel = (found[f"layer/{name}/{way}"] for way in ("plain", "kernel"))
+        assert np.abs(plain).max() > 0.5
+        np.testing.assert_allclose(kernel, plain, atol=limit, err_msg=name)
+    # Not the plain way twice.
+    assert (found["layer/norm/plain"] != found["layer/norm/kernel"]).any()
+    assert (found["layer/lines/plain"] != found["layer/lines/kernel"]).any()
+    assert found["empty"].tolist() == [0, 4, 4, 8] * 2
+
+
 def test_sums(found):
     x, bias, other = (found[f"sum/{name}"] for name in ("x", "bias", "other"))
     np.testing.assert_allclose(found["sum/plain"], x + bias, rtol=1e-6)

@@ -98,6 +98,67 @@ def test_what_depends_on_weights_alone_is_computed_once(torch):
     np.testing.assert_array_equal(traced(x), wanted)
 
 
+def test_a_recording_follows_the_weights(torch):
+    from keras_vpgc.backend.torch_graph import Recorded
+
+    weight = torch.nn.Parameter(torch.ones(3))
+    calls = []
+
+    def function(x):
+        calls.append(1)
+        return x * weight.to(torch.bfloat16) + weight
+
+    recorded = Recorded(function, "trace", "It", frozen=True)
+    x = torch.ones(3)
+    with torch.no_grad():
+        assert [recorded(x).tolist() for _ in range(3)] == [[2] * 3] * 3
+        assert len(calls) == 1
+        weight.mul_(4)
+        assert [recorded(x).tolist() for _ in range(3)] == [[8] * 3] * 3
+        assert len(calls) == 2
+        (graph,) = recorded._graphs.values()
+    assert count(graph.run, torch.ops.aten._to_copy.default) == 0
+
+
+def test_what_is_written_later_is_not_frozen(torch):
+    from keras_vpgc.backend.torch_passes import freeze
+
+    weight = torch.ones(3)
+
+    def function(x):
+        double = weight * 2
+        double.add_(x)
+        return double.clone(), weight + 1
+
+    traced = record(torch, function, torch.ones(3))
+    freeze(traced)
+    for _ in range(3):
+        written, own = traced(torch.ones(3))
+        assert written.tolist() == [3] * 3 and own.tolist() == [2] * 3
+        # What the caller gets is his own.
+        own.zero_()
+
+
+def test_a_copy_that_takes_its_layout_from_another_stays(torch):
+    from keras_vpgc.backend.torch_passes import drop_copies
+
+    def function(x):
+        y = (x * 2).contiguous(memory_format=torch.channels_last).clone()
+        z = x + 1
+        twice = torch.ops.aten._unsafe_view(z, z.shape)
+        before = z.clone()
+        twice.add_(1)
+        return y.permute(0, 2, 3, 1).view(-1, 4), before, z, z.clone()
+
+    x = torch.randn(2, 4, 3, 3)
+    traced = record(torch, function, x)
+    drop_copies(traced)
+    for one, other in zip(traced(x), function(x), strict=True):
+        np.testing.assert_array_equal(one, other)
+    *_, first, second = traced(x)
+    assert first.data_ptr() != second.data_ptr()
+
+
 def test_written_weights_are_not_frozen(torch):
     from keras_vpgc.backend.torch_passes import freeze
 

@@ -8,6 +8,7 @@ import pytest
 from keras_vpgc import VPGCError, backend
 from keras_vpgc.layers import SoftIndex
 from keras_vpgc.layers import soft_index as module
+from tests.layers.layer_case import to_numpy
 
 
 def reference(features, codes, window, temperature=1.0, mode="soft"):
@@ -150,3 +151,35 @@ def test_memory_does_not_grow_with_the_similarities():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert int(result.stdout.split()[-1]) < 700
+
+
+def test_fused_attention_in_half_precision(monkeypatch):
+    """What a GPU takes, by its processor-side twin: padded, scaled and cut back rightly."""
+    name = keras.backend.backend()
+    if name == "torch":
+        from keras_vpgc.backend import torch as kernels
+
+        monkeypatch.setattr(kernels, "_on_gpu", lambda x: True)
+    elif name == "jax":
+        import jax
+
+        from keras_vpgc.backend import jax as kernels
+
+        own = kernels._attend
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(kernels, "_attends", lambda *a: True)
+        monkeypatch.setattr(kernels, "_attend", lambda q, k, d, way: own(q, k, d, "xla"))
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(1, 4, 4, 256)).astype("float32") * 0.3
+    codes = rng.normal(size=(4, 4, 16, 4)).astype("float32") * 0.3
+    results = []
+    for settings in ({"dtype": "mixed_bfloat16"}, {"implementation": "direct"}):
+        layer = SoftIndex(2, temperature=0.09, **settings)
+        results.append(to_numpy(keras.ops.cast(layer([features, codes]), "float32")))
+    half, exact = results
+    assert 0 < np.abs(half - exact).mean() < 0.01 * np.abs(exact).mean()
+    if name == "jax":
+        # Devices that divide the batch would divide the queries, not the keys.
+        monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
+        queries = np.zeros((16, 64, 4), "float32")
+        assert kernels.attend(queries, queries, "bfloat16") is None
