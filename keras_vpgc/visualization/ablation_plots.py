@@ -124,7 +124,8 @@ def faces_picture(files: dict, steps, truth, landmarks) -> bytes:
         scale = WIDTH / pieces[0].shape[1]
         sizes = [(WIDTH, max(1, round(x.shape[0] * scale))) for x in pieces]
         pairs = zip(pieces, sizes, strict=True)
-        return np.vstack([cv2.resize(x, s, interpolation=cv2.INTER_CUBIC) for x, s in pairs])
+        eyes, mouth = (cv2.resize(x, s, interpolation=cv2.INTER_CUBIC) for x, s in pairs)
+        return np.vstack([eyes, np.full((3, WIDTH, 3), 255, "uint8"), mouth])
 
     chosen = np.linspace(0, len(steps) - 1, min(MOMENTS, len(steps))).round().astype(int)
     shown = [steps[i] for i in chosen]

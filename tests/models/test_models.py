@@ -77,7 +77,16 @@ def test_autoencoder_is_its_parts_one_after_another(rng):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mode": "hard"}, {"codebook": "vanilla"}], ids=["soft", "hard", "vanilla"]
+    "settings",
+    [
+        {},
+        {"mode": "hard"},
+        {"codebook": "vanilla"},
+        pytest.param(
+            {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3}, marks=pytest.mark.once
+        ),
+    ],
+    ids=["soft", "hard", "vanilla", "averages"],
 )
 def test_autoencoder_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path):
     model = PortraitAutoencoder.from_preset("vpgc_tiny", num_codes=32, **settings)
