@@ -103,7 +103,8 @@ def run_ablation(
 
     With one seed all variants start from the same weights of encoder and decoder and see the same
     batches. Seconds are those of the steps: neither validation nor what compiles counts, nor the
-    k-means of `fair vanilla` before the first step. The same call again goes on where it was stopped; what is trained is not trained again.
+    k-means of `fair vanilla` before the first step. The same call again goes on where it was
+    stopped; what is trained is not trained again.
 
     Args:
         portrait: A `Portrait` or its folder.
