@@ -167,12 +167,17 @@ def resolve(
     """
     import inspect
 
-    from keras_vpgc.models import PortraitReenactor
+    from keras_vpgc.models import PortraitAutoencoder, PortraitReenactor
+    from keras_vpgc.models.autoencoder import TRAINING_ARGUMENTS
 
     settings = presets.get(preset)
     network = _with_variant(network or {})
+    parameters = {
+        **inspect.signature(PortraitAutoencoder.__init__).parameters,
+        **inspect.signature(PortraitReenactor.__init__).parameters,
+    }
     known = set(inspect.signature(PortraitReenactor.__init__).parameters) - {"self", "metadata"}
-    known |= {"codebook_weight", "commitment_weight", "vq_scale", "driver_variant"}
+    known |= {*TRAINING_ARGUMENTS, "driver_variant"}
     fields = set(Recipe.model_fields)
     for given, allowed, what in ((network, known, "network"), (recipe, fields, "recipe")):
         for key in given or {}:
@@ -180,7 +185,6 @@ def resolve(
                 near = difflib.get_close_matches(key, known | fields, 1)
                 hint = f"did you mean {near[0]!r}?" if near else "see config.py."
                 raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
-    parameters = inspect.signature(PortraitReenactor.__init__).parameters
     for key, value in network.items():
         default = parameters[key].default if key in parameters else None
         if value is not None or default is not None:

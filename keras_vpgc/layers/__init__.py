@@ -10,6 +10,7 @@ from keras_vpgc.layers.pointwise_mlp import PointwiseMLP
 from keras_vpgc.layers.position_embedding import PositionEmbedding
 from keras_vpgc.layers.resample import Downsample, Upsample
 from keras_vpgc.layers.residual_block import ResidualBlock
+from keras_vpgc.layers.shared_codebook import SharedCodebook
 from keras_vpgc.layers.soft_index import SoftIndex
 from keras_vpgc.layers.spatial_attention import SpatialAttention
 from keras_vpgc.layers.texture_prior import TexturePrior
@@ -28,6 +29,7 @@ __all__ = [
     "PointwiseMLP",
     "PositionEmbedding",
     "ResidualBlock",
+    "SharedCodebook",
     "SoftIndex",
     "SpatialAttention",
     "TexturePrior",

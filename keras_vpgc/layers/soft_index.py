@@ -139,21 +139,10 @@ class SoftIndex(keras.layers.Layer):
     def call(self, inputs):
         features, codes = inputs
         self._check(features.shape, codes.shape)
-        h, w, codes_per_cell, code_dim = codes.shape
+        h, w, _, code_dim = codes.shape
         pieces = features.shape[3] // code_dim
         positions = h * w
-
-        # (h*w, r*r*K_c, d_c): the keys of a position serve the queries of the whole batch.
-        keys = ops.take(
-            ops.reshape(ops.cast(codes, "float32"), (positions, codes_per_cell * code_dim)),
-            self._cells,
-            axis=0,
-        )
-        keys = ops.reshape(keys, (positions, -1, code_dim))
-        queries = ops.reshape(ops.cast(features, "float32"), (-1, positions, pieces, code_dim))
-        queries = ops.transpose(queries, (1, 0, 2, 3))
-        queries = ops.reshape(queries, (positions, -1, code_dim))
-
+        keys, queries = self._keys_and_queries(features, codes)
         if self.mode == "hard":
             found = self._in_chunks(_nearest, queries, keys, features.shape[0], pieces)
         else:
@@ -166,6 +155,44 @@ class SoftIndex(keras.layers.Layer):
             exact = ops.cast(features, "float32")
             found = found + (exact - ops.stop_gradient(exact))
         return ops.cast(found, self.compute_dtype)
+
+    def encode(self, inputs):
+        """The code that each piece of the features takes most of: in hard mode the nearest one.
+
+        Args:
+            inputs: As in a call.
+
+        Returns:
+            Int32 tensor `(batch, h, w, d / d_c)`: numbers of codes in `(h, w, K_c)`, flat.
+        """
+        features, codes = inputs
+        h, w, codes_per_cell, code_dim = codes.shape
+        positions, pieces = h * w, features.shape[3] // code_dim
+        keys, queries = self._keys_and_queries(features, codes)
+        find = _nearest_number if self.mode == "hard" else _strongest_number
+        found = self._in_chunks(find, queries, keys, features.shape[0], pieces)
+        found = ops.reshape(found, (positions, -1, pieces))
+        # A number in the window is its cell's place there, then the code's in the cell.
+        cells = ops.reshape(ops.convert_to_tensor(self._cells), (-1,))
+        place = ops.arange(positions, dtype="int32")[:, None, None] * self.window_size**2
+        cell = ops.take(cells, place + found // codes_per_cell, axis=0)
+        found = ops.transpose(cell * codes_per_cell + found % codes_per_cell, (1, 0, 2))
+        return ops.reshape(found, (-1, h, w, pieces))
+
+    def _keys_and_queries(self, features, codes):
+        """The codes of each window, and the pieces of the features at its position."""
+        h, w, codes_per_cell, code_dim = codes.shape
+        positions, pieces = h * w, features.shape[3] // code_dim
+        # (h*w, r*r*K_c, d_c): the keys of a position serve the queries of the whole batch.
+        keys = ops.take(
+            ops.reshape(ops.cast(codes, "float32"), (positions, codes_per_cell * code_dim)),
+            self._cells,
+            axis=0,
+        )
+        keys = ops.reshape(keys, (positions, -1, code_dim))
+        queries = ops.reshape(ops.cast(features, "float32"), (-1, positions, pieces, code_dim))
+        queries = ops.transpose(queries, (1, 0, 2, 3))
+        return keys, ops.reshape(queries, (positions, -1, code_dim))
 
     def _soft(self, queries, keys, batch, pieces):
         implementation = self.implementation
@@ -261,9 +288,19 @@ def _attend(queries, keys):
 
 def _nearest(queries, keys):
     """The nearest key of each query by L2; (p, q, c), (p, k, c) -> (p, q, c)."""
+    return ops.take_along_axis(keys, _nearest_number(queries, keys), axis=1)
+
+
+def _nearest_number(queries, keys):
+    """The number of that key; (p, q, c), (p, k, c) -> int32 (p, q, 1)."""
     # |q - k|^2 without |q|^2, which is the same for all keys.
     distance = ops.sum(ops.square(keys), axis=-1)[:, None, :] - 2.0 * ops.matmul(
         ops.stop_gradient(queries), ops.transpose(keys, (0, 2, 1))
     )
-    index = ops.argmin(distance, axis=-1)
-    return ops.take_along_axis(keys, index[:, :, None], axis=1)
+    return ops.cast(ops.argmin(distance, axis=-1), "int32")[:, :, None]
+
+
+def _strongest_number(queries, keys):
+    """The number of the key with the greatest weight; (p, q, c), (p, k, c) -> int32 (p, q, 1)."""
+    similarity = ops.matmul(ops.stop_gradient(queries), ops.transpose(keys, (0, 2, 1)))
+    return ops.cast(ops.argmax(similarity, axis=-1), "int32")[:, :, None]

@@ -8,6 +8,17 @@ from keras_vpgc import layers
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import presets
 
+CODEBOOKS = ("grid", "vanilla", "split", "none")
+# What tells only the training how the codes move: a puppet has no such arguments.
+TRAINING_ARGUMENTS = (
+    "codebook_weight",
+    "commitment_weight",
+    "vq_scale",
+    "ema_decay",
+    "revive_after",
+    "kmeans_start",
+)
+
 
 def grid_of(image_size: int, multipliers, stride: int = 1) -> int:
     """Cells along one side of the feature map: the image halved once between two levels.
@@ -155,25 +166,33 @@ def build_quantizer(
     implementation,
     num_codes,
     dtype,
+    ema_decay=None,
+    revive_after=None,
 ):
-    """The codebook layer, and the layer that reads it (`None` for the vanilla codebook)."""
+    """The codebook layer, and the layer that reads it (`None` where it answers by itself)."""
+    check_codebook(codebook)
+    options = {"name": "codebook", "dtype": dtype}
     if codebook == "vanilla":
-        return layers.VectorQuantizer(num_codes, name="codebook", dtype=dtype), None
-    if codebook != "grid":
-        raise VPGCError(f"There is no codebook {codebook!r}: choose 'grid' or 'vanilla'.")
-    return (
-        layers.GridCodebook(
-            (grid, grid),
-            codes_per_cell,
-            code_dim,
-            initializer=keras.initializers.RandomNormal(stddev=code_scale),
-            name="codebook",
-            dtype=dtype,
-        ),
-        layers.SoftIndex(
-            window_size, mode, temperature, implementation, name="soft_index", dtype=dtype
-        ),
+        averages = {"ema_decay": ema_decay, "revive_after": revive_after}
+        return layers.VectorQuantizer(num_codes, **averages, **options), None
+    if codebook == "none":
+        return keras.layers.Identity(**options), None
+    options["initializer"] = keras.initializers.RandomNormal(stddev=code_scale)
+    if codebook == "split":
+        # The same codes in every cell: a window of one sees them all.
+        window_size, codes = 1, layers.SharedCodebook(num_codes, code_dim, **options)
+    else:
+        codes = layers.GridCodebook((grid, grid), codes_per_cell, code_dim, **options)
+    index = layers.SoftIndex(
+        window_size, mode, temperature, implementation, name="soft_index", dtype=dtype
     )
+    return codes, index
+
+
+def check_codebook(codebook):
+    """Refuse a codebook that there is not."""
+    if codebook not in CODEBOOKS:
+        raise VPGCError(f"There is no codebook {codebook!r}: choose one of {', '.join(CODEBOOKS)}.")
 
 
 class PresetModel(keras.Model):
@@ -207,8 +226,8 @@ class PortraitAutoencoder(PresetModel):
 
     A functional model. It holds L_VQ by a `CommitmentLoss` layer, so `compile("adam", "mae")` and
     `fit(images, images)` train it; `keras_vpgc.training.CodebookTrainer` adds the paper's other
-    losses. `encoder`, `codebook`, `soft_index` (`None` for the vanilla codebook) and `decoder` are
-    attributes.
+    losses. `encoder`, `codebook`, `soft_index` (`None` for the vanilla codebook and for none) and
+    `decoder` are attributes.
 
     Args:
         image_size: Height and width of the image, in pixels.
@@ -221,18 +240,25 @@ class PortraitAutoencoder(PresetModel):
         shortcuts: Give detail a short way: one convolution from the image to the features, and
             `Upsample`'s shortcut. Without them the first thousand steps go into it (measured in
             `docs/results.md`); the paper has none.
-        codebook: `"grid"` or `"vanilla"`.
+        codebook: `"grid"`; `"vanilla"`, one list of codes as long as a feature vector; `"split"`,
+            one list of short codes that all cells share; or `"none"`: the features go straight to
+            the decoder.
         codes_per_cell: `K_c`.
         code_dim: `d_c`; must divide `latent_dim`.
         code_scale: Standard deviation of the codes at the start.
         window_size: `r` of the receptive window, at most the grid's size.
-        mode: `"soft"` or `"hard"` index (grid only).
+        mode: `"soft"` or `"hard"` index (`"grid"` and `"split"`).
         temperature: Softmax temperature of the soft index.
         implementation: See `SoftIndex`.
-        num_codes: `N` of the vanilla codebook.
+        num_codes: `N` of `"vanilla"` and `"split"`.
         codebook_weight: Weight of L_VQ's codebook term.
         commitment_weight: beta, weight of L_VQ's commitment term.
         vq_scale: Multiplies L_VQ.
+        ema_decay: The vanilla codebook's codes are moving averages of the features, see
+            `VectorQuantizer`; L_VQ has no codebook term then.
+        revive_after: Steps after which an unused one of them is replaced, see there.
+        kmeans_start: Begin the training with codes that are the k-means of features (vanilla
+            only)? The recipes do so by `adapt`; before a plain `fit`, call it.
         dtype: Dtype policy of the layers; codes, losses and the last convolution are float32.
         name: Name of the model.
 
@@ -279,6 +305,9 @@ class PortraitAutoencoder(PresetModel):
         codebook_weight=1.0,
         commitment_weight=0.25,
         vq_scale=1.0,
+        ema_decay=None,
+        revive_after=None,
+        kmeans_start=False,
         dtype=None,
         name="portrait_autoencoder",
     ):
@@ -288,6 +317,13 @@ class PortraitAutoencoder(PresetModel):
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype
         policy = dtype or keras.config.dtype_policy()
         check_groups(base_channels, multipliers, norm_groups)
+        check_codebook(codebook)
+        for key in ("ema_decay", "revive_after", "kmeans_start"):
+            if codebook != "vanilla" and arguments[key] not in (None, False):
+                raise VPGCError(
+                    f"{key} belongs to the vanilla codebook and this one is {codebook!r}: leave it "
+                    "out, or choose codebook='vanilla'."
+                )
         grid = grid_of(image_size, multipliers)
         shared = (base_channels, multipliers, num_blocks, latent_dim, norm_groups, attention_sizes)
         encoder = build_encoder(image_size, 3, *shared, policy, shortcut=shortcuts)
@@ -304,9 +340,12 @@ class PortraitAutoencoder(PresetModel):
             implementation,
             num_codes,
             policy,
+            ema_decay,
+            revive_after,
         )
         commitment = layers.CommitmentLoss(
-            codebook_weight,
+            # Moving averages follow the features without it.
+            codebook_weight if ema_decay is None else 0.0,
             commitment_weight,
             vq_scale,
             straight_through=codebook == "vanilla" or mode == "hard",
@@ -332,3 +371,23 @@ class PortraitAutoencoder(PresetModel):
         self.soft_index = soft_index
         self.commitment = commitment
         self.decoder = decoder
+
+    def adapt(self, images, batch_size: int = 8, seed: int = 0):
+        """Begin with vanilla codes that are the k-means of the features of some images.
+
+        Args:
+            images: uint8 `(n, s, s, 3)`, with at least `num_codes` cells in all.
+            batch_size: Images encoded at once.
+            seed: See `VectorQuantizer.adapt`.
+
+        Raises:
+            VPGCError: if the codebook is another one, or the images are too few.
+        """
+        if not hasattr(self.codebook, "adapt"):
+            raise VPGCError(
+                "Only a vanilla codebook begins with the k-means of features: choose "
+                "codebook='vanilla', or leave kmeans_start out."
+            )
+        images = images.astype("float32") / 127.5 - 1.0
+        features = self.encoder.predict(images, batch_size, verbose=0)
+        self.codebook.adapt(features, seed=seed)

@@ -5,10 +5,12 @@ import keras
 from keras_vpgc import layers
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models.autoencoder import (
+    TRAINING_ARGUMENTS,
     PresetModel,
     build_decoder,
     build_encoder,
     build_quantizer,
+    check_codebook,
     check_groups,
     grid_of,
 )
@@ -100,10 +102,11 @@ class PortraitReenactor(PresetModel):
         policy = dtype or keras.config.dtype_policy()
         if output not in ("float", "uint8"):
             raise VPGCError(f"output must be 'float' or 'uint8'; received {output!r}.")
-        if texture_prior and codebook == "vanilla":
+        check_codebook(codebook)
+        if texture_prior and codebook != "grid":
             raise VPGCError(
-                "A vanilla codebook has no grid to take a texture prior from: give the driver "
-                "texture_prior=False."
+                f"The codebook {codebook!r} has no grid to take a texture prior from: give the "
+                "driver texture_prior=False."
             )
         check_groups(base_channels, multipliers, norm_groups)
         check_groups(driver_base_channels, driver_multipliers, norm_groups)
@@ -193,12 +196,14 @@ class PortraitReenactor(PresetModel):
         _check_pair(autoencoder, driver)
         first, second = autoencoder.get_config(), driver.get_config()
         config = {**first, **second, "dtype": "float32", "name": "portrait_reenactor", **overrides}
-        for key in ("codebook_weight", "commitment_weight", "vq_scale"):
+        for key in TRAINING_ARGUMENTS:
             config.pop(key)
         model = cls(**config)
         model.encoder.set_weights(driver.encoder.get_weights())
         model.head.set_weights(driver.head.get_weights())
-        model.codebook.set_weights(autoencoder.codebook.get_weights())
+        if model.codebook.weights:
+            # Not what only the training needs.
+            model.codebook.codes.assign(autoencoder.codebook.codes)
         model.decoder.set_weights(autoencoder.decoder.get_weights())
         return model
 

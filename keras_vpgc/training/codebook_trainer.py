@@ -87,7 +87,7 @@ class CodebookTrainer(ImageTrainer):
         model = self.autoencoder
         features = model.encoder(inputs, training=training)
         if model.soft_index is None:
-            quantized = model.codebook(features)
+            quantized = model.codebook(features, training=training)
         else:
             quantized = model.soft_index([features, model.codebook(features)])
         quantized = model.commitment([features, quantized])

@@ -49,6 +49,8 @@ from keras_vpgc.visualization.sheets import contact_sheet
 RUN_SCHEMA_VERSION = 1
 PARTIAL_RUN = ".run.json"
 VALIDATION_FRAMES = 32
+# Features for each code of which k-means makes the codes.
+START_FEATURES = 16
 # Batches made ahead.
 PREFETCH = 2
 # Those that a run may go on with in another way.
@@ -164,7 +166,77 @@ def train_puppet(
         return _train(portrait, run, config, augmentation, perceptual, devices, verbose)
 
 
-def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
+def train_codebook(
+    portrait,
+    run,
+    preset: str = "vpgc_256",
+    *,
+    network: dict | None = None,
+    recipe: dict | None = None,
+    seed: int = 0,
+    augmentation=None,
+    perceptual=None,
+    verbose="auto",
+    steps_per_epoch: int | None = None,
+    callbacks=(),
+):
+    """Train stage 1 alone, on one device: `train_puppet` goes on from there in the same folder.
+
+    Args:
+        portrait, run, preset, network, recipe, seed, augmentation, perceptual, verbose: See
+            `train_puppet`.
+        steps_per_epoch: See `Stage`.
+        callbacks: See `Stage.fit`.
+
+    Returns:
+        The trained `PortraitAutoencoder`, as saved.
+
+    Raises:
+        VPGCError: see `train_puppet`.
+
+    Example:
+
+    ```python
+    autoencoder = train_codebook("data/me", "runs/me", "vpgc_128", recipe={"steps": 300})
+    ```
+    """
+    if not isinstance(portrait, Portrait):
+        portrait = Portrait(portrait)
+    config = resolve(preset, network, recipe, seed)
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() else 2
+    stage_1 = {"steps_per_epoch": steps_per_epoch, "callbacks": callbacks}
+    with backend.distributed(1):
+        return _train(portrait, Path(run), config, augmentation, perceptual, 1, verbose, stage_1)
+
+
+def codebook_is_trained(
+    portrait,
+    run,
+    preset: str = "vpgc_256",
+    *,
+    network: dict | None = None,
+    recipe: dict | None = None,
+    seed: int = 0,
+) -> bool:
+    """Is stage 1 of a run done?
+
+    Args:
+        portrait, run, preset, network, recipe, seed: See `train_puppet`.
+
+    Returns:
+        True if `train_codebook` has nothing left to do.
+
+    Raises:
+        VPGCError: if the folder holds something else than such a run.
+    """
+    config = resolve(preset, network, recipe, seed)
+    begun = _check_run(Path(run), config, portrait, portrait_identity(portrait))
+    return begun and (Path(run) / "autoencoder.keras").exists()
+
+
+def _train(portrait, run, config, augmentation, perceptual, devices, verbose, stage_1=None):
+    """`train_puppet`; with `stage_1`, how `train_codebook` does that stage, no more than it."""
     seed = config.seed
     # What does not fit shows here, before anything is written.
     keras.utils.set_random_seed(seed)
@@ -175,6 +247,11 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
         autoencoder, driver = _build_models(config)
         mapping = _join(autoencoder, driver, config)
     context_indices(1, mapping.context, config.recipe.context_mode)
+    if devices > 1 and config.network.get("revive_after"):
+        raise VPGCError(
+            "Codes are revived by the features of one device: train on one, or leave revive_after "
+            "out."
+        )
     _check_portrait(portrait, config)
     if perceptual is None:
         perceptual = _perceptual(config.recipe.perceptual)
@@ -184,7 +261,9 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
         run / f"{name}.keras" for name in ("autoencoder", "puppet", "driver")
     )
     done, stage_1_done = puppet_file.exists(), file.exists()
-    if done and (direct or driver_file.exists()):
+    if stage_1 is not None and stage_1_done:
+        return _load(file)
+    if stage_1 is None and done and (direct or driver_file.exists()):
         return _load(puppet_file)
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
@@ -196,8 +275,8 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
     backend.wait()
     stages: list[Stage] = []
 
-    def stage(name, title, steps):
-        stages.append(_stage(run, config, name, title, steps, verbose))
+    def stage(name, title, steps, **settings):
+        stages.append(_stage(run, config, name, title, steps, verbose, **settings))
         return stages[-1]
 
     if direct:
@@ -210,9 +289,12 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose):
     if stage_1_done:
         autoencoder = _load(file)
     else:
-        _fit_codebook(autoencoder, data, config, stage, augmentation, perceptual)
+        _fit_codebook(autoencoder, data, config, stage, augmentation, perceptual, **(stage_1 or {}))
         _save(autoencoder, file)
         stages.pop().clear()
+    if stage_1 is not None:
+        _clear(run, stages)
+        return autoencoder
     _fit_stage_2(autoencoder, driver, data, config, stage, perceptual)
 
     reenactor = _join(autoencoder, driver, config, metadata)
@@ -287,7 +369,7 @@ def _perceptual(name):
     return LPIPSLoss(name.removeprefix("lpips-"))
 
 
-def _stage(run, config, name, title, steps, verbose):
+def _stage(run, config, name, title, steps, verbose, **settings):
     recipe = config.recipe
     return Stage(
         run,
@@ -297,6 +379,7 @@ def _stage(run, config, name, title, steps, verbose):
         verbose=verbose,
         config=config.model_dump(mode="json"),
         **{key: getattr(recipe, key) for key in STAGE_SETTINGS},
+        **settings,
     )
 
 
@@ -394,7 +477,7 @@ def _differs(old, new):
 
 def _build_models(config: TrainConfig):
     network = {**config.network, "dtype": config.recipe.precision}
-    if network.get("codebook", "grid") == "vanilla":
+    if network.get("codebook", "grid") != "grid":
         network["texture_prior"] = False
     models = []
     for cls in (PortraitAutoencoder, PortraitDriver):
@@ -452,9 +535,22 @@ def _write(model, file):
         partial.unlink(missing_ok=True)
 
 
-def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptual):
+def _fit_codebook(
+    autoencoder,
+    data,
+    config,
+    make_stage,
+    augmentation,
+    perceptual,
+    steps_per_epoch=None,
+    callbacks=(),
+):
     recipe = config.recipe
-    stage = make_stage("codebook", "Stage 1, the codebook", recipe.steps)
+    stage = make_stage(
+        "codebook", "Stage 1, the codebook", recipe.steps, steps_per_epoch=steps_per_epoch
+    )
+    if config.network.get("kmeans_start"):
+        _start_codes(autoencoder, data.images, config.seed)
     trainer = _image_trainer(CodebookTrainer, autoencoder, stage, config, perceptual)
     batches = FrameBatches(
         data.images,
@@ -468,7 +564,17 @@ def _fit_codebook(autoencoder, data, config, make_stage, augmentation, perceptua
         draw=lambda: _sheet(shown, trainer.predict_on_batch(shown), "reconstructed"),
         validation_data=(data.held_images,),
         validation_batch_size=recipe.batch_size,
+        callbacks=callbacks,
     )
+
+
+def _start_codes(autoencoder, images, seed):
+    """Begin with codes that are the k-means of training frames, the same whenever it is asked."""
+    cells = autoencoder.grid_size[0] * autoencoder.grid_size[1]
+    codes = autoencoder.get_config()["num_codes"]
+    count = min(len(images), -(-START_FEATURES * codes // cells))
+    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    autoencoder.adapt(images[chosen], seed=seed)
 
 
 def _frame_settings(data, config, stage, augmentation):

@@ -99,7 +99,7 @@ class Stage:
             batches: Data of `keras_vpgc.data.dataset`.
             weights: The variables that this stage changes; default all of the model's.
             draw: See `Previews`; `None` for no pictures.
-            callbacks: More callbacks.
+            callbacks: More callbacks; those with `get_state` and `set_state` go on too.
             **kwargs: Arguments of `fit`.
 
         Returns:
@@ -120,7 +120,7 @@ class Stage:
         limit = [TimeLimit(self.time_limit)] if self.time_limit else []
         checkpoint = Checkpoint(
             self.run / "checkpoints" / f"{self.name}.npz",
-            [csv, best, *limit],
+            [csv, best, *limit, *callbacks],
             self.checkpoint_seconds,
             writes=rank == 0,
         )

@@ -21,15 +21,20 @@ CASES = {
     "PointwiseMLP": (layers.PointwiseMLP, {"units": 12, "depth": 2}, MAP),
     "PositionEmbedding": (layers.PositionEmbedding, {}, (2, 9, 8)),
     "ResidualBlock": (layers.ResidualBlock, {"filters": 16, "groups": 4}, MAP),
+    "SharedCodebook": (layers.SharedCodebook, {"num_codes": 5}, MAP),
     "SoftIndex": (layers.SoftIndex, {"window_size": 3}, [MAP, CODES]),
     "SpatialAttention": (layers.SpatialAttention, {"groups": 4, "num_heads": 2}, MAP),
     "TexturePrior": (layers.TexturePrior, {"units": 10}, [MAP, CODES]),
     "ToUint8": (layers.ToUint8, {}, MAP),
     "TransformerBlock": (layers.TransformerBlock, {"num_heads": 2, "mlp_units": 16}, (2, 9, 8)),
     "Upsample": (layers.Upsample, {"filters": 4, "shortcut": True}, MAP),
-    "VectorQuantizer": (layers.VectorQuantizer, {"num_codes": 7}, MAP),
+    "VectorQuantizer": (
+        layers.VectorQuantizer,
+        {"num_codes": 7, "ema_decay": 0.9, "revive_after": 5},
+        MAP,
+    ),
 }
-DTYPES = {"GridCodebook": "float32", "ToUint8": "uint8"}
+DTYPES = {"GridCodebook": "float32", "SharedCodebook": "float32", "ToUint8": "uint8"}
 
 
 def test_every_public_layer_is_here():

@@ -28,18 +28,18 @@ def landmarks_of(rng, count=2, context=7):
 
 
 def codebooks(model):
-    kinds = (layers.GridCodebook, layers.VectorQuantizer)
+    kinds = (layers.GridCodebook, layers.VectorQuantizer, layers.SharedCodebook)
     return [x for x in model._flatten_layers() if isinstance(x, kinds)]
 
 
 def puppet(**settings):
     """Untrained, with weights that make the output depend on everything."""
-    vanilla = settings.get("codebook") == "vanilla"
+    grid = settings.get("codebook", "grid") == "grid"
     autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", **settings)
     driver = PortraitDriver.from_preset(
         "vpgc_tiny",
-        texture_prior=not vanilla,
-        codes=None if vanilla else autoencoder.codebook.codes,
+        texture_prior=grid,
+        codes=autoencoder.codebook.codes if grid else None,
     )
     return autoencoder, driver, PortraitReenactor.from_models(autoencoder, driver)
 
@@ -77,7 +77,16 @@ def test_autoencoder_is_its_parts_one_after_another(rng):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mode": "hard"}, {"codebook": "vanilla"}], ids=["soft", "hard", "vanilla"]
+    "settings",
+    [
+        {},
+        {"mode": "hard"},
+        {"codebook": "vanilla"},
+        pytest.param(
+            {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3}, marks=pytest.mark.once
+        ),
+    ],
+    ids=["soft", "hard", "vanilla", "averages"],
 )
 def test_autoencoder_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path):
     model = PortraitAutoencoder.from_preset("vpgc_tiny", num_codes=32, **settings)
@@ -134,7 +143,18 @@ def test_priors_add_their_inputs_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mode": "hard"}, {"codebook": "vanilla"}], ids=["soft", "hard", "vanilla"]
+    "settings",
+    [
+        {},
+        {"mode": "hard"},
+        {"codebook": "vanilla"},
+        pytest.param(
+            {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 9}, marks=pytest.mark.once
+        ),
+        pytest.param({"codebook": "split"}, marks=pytest.mark.once),
+        pytest.param({"codebook": "none"}, marks=pytest.mark.once),
+    ],
+    ids=["soft", "hard", "vanilla", "averages", "split", "none"],
 )
 def test_puppet_is_driver_codebook_decoder(settings, rng):
     autoencoder, driver, reenactor = puppet(num_codes=32, **settings)
@@ -145,10 +165,20 @@ def test_puppet_is_driver_codebook_decoder(settings, rng):
         quantized = autoencoder.soft_index([features, quantized])
     wanted = to_numpy(autoencoder.decoder(quantized))
     np.testing.assert_allclose(to_numpy(reenactor(x)), wanted, atol=1e-5)
-    assert len(codebooks(reenactor)) == 1
+    assert len(codebooks(reenactor)) == (settings.get("codebook") != "none")
     # No image goes in, no image encoder or loss stays in.
     assert not [w for w in reenactor.weights if w.path.startswith("encoder")]
     assert not reenactor.losses
+
+
+def test_without_codebook_features_go_straight_to_the_decoder(rng):
+    model = PortraitAutoencoder.from_preset("vpgc_tiny", codebook="none")
+    x = images_of(rng)
+    wanted = to_numpy(model.decoder(model.encoder(x)))
+    np.testing.assert_allclose(to_numpy(model(x)), wanted, atol=1e-5)
+    assert not model.codebook.weights and not float(to_numpy(sum(model.losses)))
+    with pytest.raises(VPGCError, match="Only a vanilla codebook begins with the k-means"):
+        model.adapt(np.zeros((1, 64, 64, 3), "uint8"))
 
 
 def test_puppet_file_loads_in_a_fresh_process(rng, tmp_path):
@@ -285,7 +315,9 @@ BAD = [
     (dict(latent_dim=30), "depth of 30 cannot be split into codes of length 4"),
     (dict(window_size=17), "window of 17 cells does not fit a grid of 16x16"),
     (dict(norm_groups=5), "norm_groups=5"),
-    (dict(codebook="round"), "no codebook 'round'"),
+    (dict(codebook="round"), "no codebook 'round': choose one of grid, vanilla, split, none"),
+    (dict(ema_decay=0.9), "ema_decay belongs to the vanilla codebook and this one is 'grid'"),
+    (dict(kmeans_start=True, codebook="none"), "kmeans_start belongs to .* 'none'"),
     (dict(mode="softer"), "mode 'soft' and 'hard'"),
 ]
 
@@ -308,7 +340,8 @@ def test_models_of_two_presets_do_not_join(rng):
         PortraitReenactor.from_models(autoencoder, other)
     with pytest.raises(VPGCError, match="codes have the shape"):
         PortraitDriver.from_preset("vpgc_tiny", codes=np.zeros((16, 16, 8, 4)))
-    with pytest.raises(VPGCError, match="texture_prior=False"):
-        PortraitReenactor.from_preset("vpgc_tiny", codebook="vanilla")
+    for codebook in ("vanilla", "split", "none"):
+        with pytest.raises(VPGCError, match=f"{codebook}.*texture_prior=False"):
+            PortraitReenactor.from_preset("vpgc_tiny", codebook=codebook)
     with pytest.raises(VPGCError, match="'float' or 'uint8'"):
         PortraitReenactor.from_models(autoencoder, driver, output="int")

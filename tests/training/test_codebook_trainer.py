@@ -134,8 +134,14 @@ def test_adam_state_goes_on_in_a_second_fit(images):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, pytest.param({"mode": "hard"}, marks=pytest.mark.once), {"codebook": "vanilla"}],
-    ids=["soft", "hard", "vanilla"],
+    [
+        {},
+        pytest.param({"mode": "hard"}, marks=pytest.mark.once),
+        {"codebook": "vanilla"},
+        {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3},
+        pytest.param({"codebook": "split"}, marks=pytest.mark.once),
+    ],
+    ids=["soft", "hard", "vanilla", "averages", "split"],
 )
 def test_loss_falls_and_codes_move(images, settings):
     trainer = build(

@@ -19,8 +19,14 @@ from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.retarget import fit_head
 from keras_vpgc.evaluation.run import evaluate_run
 from keras_vpgc.losses import LPIPSDistance
+from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.training.callbacks import TimeLimit
-from keras_vpgc.training.recipes import read_run, train_puppet
+from keras_vpgc.training.recipes import (
+    codebook_is_trained,
+    read_run,
+    train_codebook,
+    train_puppet,
+)
 from tests.layers.layer_case import to_numpy
 
 
@@ -82,20 +88,97 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
 
 
 @pytest.mark.once
-def test_vanilla_puppet_has_no_texture_prior(portrait, tmp_path):
-    settings = {"codebook": "vanilla", "num_codes": 32}
+@pytest.mark.parametrize(
+    "settings, shapes",
+    [
+        ({"codebook": "vanilla"}, [(32, 32)]),
+        (
+            {
+                "codebook": "vanilla",
+                "ema_decay": 0.9,
+                "revive_after": 1,
+                "kmeans_start": True,
+            },
+            [(32, 32)],
+        ),
+        ({"codebook": "split"}, [(32, 4)]),
+        ({"codebook": "none"}, []),
+    ],
+    ids=["vanilla", "fair vanilla", "split", "none"],
+)
+def test_puppet_without_a_grid_is_trained_saved_and_driven(settings, shapes, portrait, tmp_path):
     recipe = {
-        "steps": 1,
+        "steps": 2,
         "driver_steps": 1,
         "driver_image_steps": 1,
+        "joint_steps": 1,
         "adversarial": "lsgan",
         "adversarial_start": 0,
+        "average": 0.9,
+        "previews": False,
     }
-    puppet = train_puppet(
-        portrait, tmp_path / "r", "vpgc_tiny", network=settings, recipe=recipe, verbose=0
-    )
-    assert puppet.codebook.weights[0].shape == (32, 32)
+    run = tmp_path / "r"
+    network = {"num_codes": 32, **settings}
+    puppet = train_puppet(portrait, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
     assert puppet.get_config()["texture_prior"] is False
+    assert [tuple(w.shape) for w in puppet.codebook.weights] == shapes
+    driven = Puppet.load(run).drive(portrait.landmarks[:9])
+    assert driven.shape == (9, 64, 64, 3) and driven.std() > 1
+    autoencoder = keras.saving.load_model(run / "autoencoder.keras", compile=False)
+    # The puppet has the codes of stage 1, which stay as they are in stage 2.
+    for a, b in zip(puppet.codebook.weights, autoencoder.codebook.weights, strict=False):
+        np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
+@pytest.mark.once
+def test_fair_vanilla_codes_start_among_the_features_of_the_training_frames(portrait, tmp_path):
+    network = {"codebook": "vanilla", "num_codes": 64, "kmeans_start": True}
+    recipe = {"steps": 1, "learning_rate": 1e-9, "previews": False}
+    trained = train_codebook(
+        portrait, tmp_path / "r", "vpgc_tiny", network=network, recipe=recipe, verbose=0
+    )
+    images = portrait.frames(portrait.indices("train"), 64).astype("float32") / 127.5 - 1
+    features = to_numpy(trained.encoder(images)).reshape(-1, 32)
+    codes = to_numpy(trained.codebook.codes)
+    away = np.sqrt(((features[:, None, :] - codes[None]) ** 2).sum(-1))
+    # Each feature is far nearer to a code than to the mean, and no code is away from them all.
+    spread = np.linalg.norm(features - features.mean(0), axis=-1)
+    assert away.min(1).mean() < 0.7 * spread.mean()
+    assert away.min(0).max() < spread.max()
+
+
+@pytest.mark.once
+def test_revival_on_several_devices_is_refused(portrait, tmp_path, monkeypatch):
+    from keras_vpgc.training import recipes
+
+    monkeypatch.setattr(recipes, "check_division", lambda *args: None)
+    config = recipes.resolve(
+        "vpgc_tiny", {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 5}
+    )
+    with pytest.raises(VPGCError, match="train on one, or leave revive_after out"):
+        recipes._train(portrait, tmp_path / "r", config, None, None, 2, 0)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.once
+def test_stage_1_alone_is_where_a_whole_run_goes_on(portrait, tmp_path):
+    recipe = {"steps": 2, "driver_steps": 1, "driver_image_steps": 1, "previews": False}
+    settings = {"recipe": recipe, "verbose": 0}
+    run = tmp_path / "r"
+    assert not codebook_is_trained(portrait, run, "vpgc_tiny", recipe=recipe)
+    first = train_codebook(portrait, run, "vpgc_tiny", **settings)
+    assert codebook_is_trained(portrait, run, "vpgc_tiny", recipe=recipe)
+    assert not (run / "puppet.keras").exists() and not (run / "checkpoints").exists()
+    written = (run / "autoencoder.keras").stat().st_mtime_ns
+    again = train_codebook(portrait, run, "vpgc_tiny", **settings)
+    puppet = train_puppet(portrait, run, "vpgc_tiny", **settings)
+    assert (run / "autoencoder.keras").stat().st_mtime_ns == written
+    for model in (again, puppet):
+        np.testing.assert_array_equal(
+            to_numpy(model.codebook.codes), to_numpy(first.codebook.codes)
+        )
+    with pytest.raises(VPGCError, match="steps differs"):
+        codebook_is_trained(portrait, run, "vpgc_tiny", recipe={**recipe, "steps": 3})
 
 
 @pytest.mark.once
