@@ -156,8 +156,10 @@ def _twin_of(layer, fused):
         return Attention(layer, fused)
     if kind == "Downsample":
         return Conv(layer.conv)
-    known = {"ResidualBlock": Residual, "Upsample": Up, "GroupNormalization": GroupNorm}
-    return nn.SiLU() if kind == "Activation" else known[kind](layer)
+    if kind == "GroupNormalization":
+        norm = GroupNorm(layer)
+        return nn.Sequential(norm, nn.SiLU()) if layer.activation else norm
+    return {"ResidualBlock": Residual, "Upsample": Up}[kind](layer)
 
 
 class Stack(nn.Module):

@@ -1,10 +1,9 @@
-"""PyTorch's kernels by Triton's interpreter: `python -m tests.backend.kernels TARGET.npz`."""
+"""PyTorch's kernels: `python -m tests.backend.kernels TARGET.npz`.
 
-import os
+`test_kernels` runs it with TRITON_INTERPRET=1 and KERAS_BACKEND=torch in the environment.
+"""
+
 import sys
-
-os.environ["TRITON_INTERPRET"] = "1"
-os.environ["KERAS_BACKEND"] = "torch"
 
 import keras
 import numpy as np
@@ -31,7 +30,14 @@ def main(target):
             inputs = [a.requires_grad_() for a in inputs]
             y = triton_kernels.group_norm(*inputs, groups, 1e-6, silu)
             y.backward(torch.tensor(out, dtype=torch.float32))
-            arrays = {"x": x, "gamma": gamma, "beta": beta, "out": out, "y": y.detach()}
+            arrays = {
+                "groups": groups,
+                "x": x,
+                "gamma": gamma,
+                "beta": beta,
+                "out": out,
+                "y": y.detach(),
+            }
             arrays |= {f"d{n}": a.grad for n, a in zip(("x", "gamma", "beta"), inputs, strict=True)}
             name = f"{place}/{int(silu)}"
             found |= {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
