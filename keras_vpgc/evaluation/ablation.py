@@ -1,6 +1,7 @@
 """Stage 1 with other codebooks: which reconstructs better, after how much training."""
 
 import csv
+import gc
 import inspect
 import io
 import json
@@ -101,7 +102,9 @@ def run_ablation(
     """Train stage 1 with each codebook and each seed, and score held-out frames as it goes.
 
     With one seed all variants start from the same weights of encoder and decoder and see the same
-    batches. The same call again goes on where it was stopped; what is trained is not trained again.
+    batches. Seconds are those of the steps: neither validation nor what compiles counts, nor the
+    k-means of `fair vanilla` before the first step. The same call again goes on where it was
+    stopped; what is trained is not trained again.
 
     Args:
         portrait: A `Portrait` or its folder.
@@ -206,6 +209,7 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
             portrait, run, preset, verbose=verbose, steps_per_epoch=every, callbacks=[scored],
             **settings,
         )  # fmt: skip
+        gc.collect()  # the next one needs the memory
     try:
         rows = json.loads((run / f"{POINTS}.json").read_text())
     except (OSError, ValueError):
