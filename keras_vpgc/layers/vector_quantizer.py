@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError
 
 # Irrational steps, whose multiples spread evenly over [0, 1): one over the codes, one over time.
@@ -111,7 +110,7 @@ class VectorQuantizer(keras.layers.Layer):
         averaged = self.ema_decay is not None
         options = {"dtype": "float32", "autocast": False}
         if averaged:
-            options |= {"trainable": False, "aggregation": "mean"}
+            options["trainable"] = False
         self.codes = self.add_weight(
             name="codes",
             shape=(self.num_codes, self.code_dim),
@@ -184,7 +183,7 @@ class VectorQuantizer(keras.layers.Layer):
         numbers = ops.arange(self.num_codes, dtype="int32")
         chose = ops.cast(ops.reshape(index, (-1, 1)) == numbers, "float32")
         sums = ops.matmul(ops.transpose(chose), features) / ops.cast(count, "float32")
-        share, sums = backend.mean_over_devices([ops.mean(chose, axis=0), sums])
+        share = ops.mean(chose, axis=0)
 
         codes = ops.convert_to_tensor(self.codes)
         rate = 1.0 - self.ema_decay

@@ -247,10 +247,10 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
         autoencoder, driver = _build_models(config)
         mapping = _join(autoencoder, driver, config)
     context_indices(1, mapping.context, config.recipe.context_mode)
-    if devices > 1 and config.network.get("revive_after"):
+    if devices > 1 and config.network.get("ema_decay") is not None:
         raise VPGCError(
-            "Codes are revived by the features of one device: train on one, or leave revive_after "
-            "out."
+            "Codes that are moving averages follow the features of one device: train on one, or "
+            "leave ema_decay out."
         )
     _check_portrait(portrait, config)
     if perceptual is None:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_vpgc import layers
 from keras_vpgc.training import AveragingAdam, Checkpoint
@@ -43,3 +44,24 @@ def test_codes_that_follow_go_on_as_if_never_stopped(tmp_path, rng):
     second.fit(x, x, epochs=4, initial_epoch=2, callbacks=[checkpoint], **fit)
     for a, b in zip(values(once), values(second), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch records steps")
+@pytest.mark.filterwarnings("error:.*could not be recorded")
+def test_moving_codes_are_recorded(rng):
+    import torch
+
+    from keras_vpgc.backend.torch_graph import Recorded
+
+    batches = rng.normal(size=(5, 2, 3, 3, 4)).astype("float32")
+    codes = []
+    for mode in ("off", "trace"):
+        keras.utils.set_random_seed(4)
+        quantizer = layers.VectorQuantizer(12, ema_decay=0.8, revive_after=2)
+        quantizer.build((None, 3, 3, 4))
+        step = Recorded(lambda x, layer=quantizer: layer(x, training=True), mode, "The step")
+        with torch.no_grad():
+            for batch in batches:
+                step(torch.from_numpy(batch))
+        codes.append(to_numpy(quantizer.codes))
+    np.testing.assert_allclose(codes[1], codes[0], atol=1e-6)

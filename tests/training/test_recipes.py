@@ -148,14 +148,11 @@ def test_fair_vanilla_codes_start_among_the_features_of_the_training_frames(port
 
 
 @pytest.mark.once
-def test_revival_on_several_devices_is_refused(portrait, tmp_path, monkeypatch):
+def test_moving_averages_on_several_devices_are_refused(portrait, tmp_path):
     from keras_vpgc.training import recipes
 
-    monkeypatch.setattr(recipes, "check_division", lambda *args: None)
-    config = recipes.resolve(
-        "vpgc_tiny", {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 5}
-    )
-    with pytest.raises(VPGCError, match="train on one, or leave revive_after out"):
+    config = resolve("vpgc_tiny", {"codebook": "vanilla", "ema_decay": 0.9})
+    with pytest.raises(VPGCError, match="train on one, or leave ema_decay out"):
         recipes._train(portrait, tmp_path / "r", config, None, None, 2, 0)
     assert not (tmp_path / "r").exists()
 
