@@ -354,6 +354,28 @@ def test_portrait_that_cannot_be_trained_on_is_refused_before_anything_is_writte
 
 
 @pytest.mark.once
+def test_a_run_of_a_former_version_is_known(run, portrait, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    info = json.loads((copy / "run.json").read_text())
+    for key in ("joint_rate", "joint_feature_weight"):
+        del info["config"]["recipe"][key]
+    (copy / "run.json").write_text(json.dumps(info))
+    recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}
+    network = {"shortcuts": False}
+    train_puppet(portrait, copy, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
+    # It had a joint phase at a rate that was not to be chosen.
+    info["config"]["recipe"]["joint_steps"] = 2
+    (copy / "run.json").write_text(json.dumps(info))
+    recipe["joint_steps"] = 2
+    settings = {"network": network, "verbose": 0}
+    with pytest.raises(VPGCError, match="joint_rate differs"):
+        train_puppet(portrait, copy, "vpgc_tiny", recipe=recipe, **settings)
+    recipe |= {"joint_rate": 0.1, "joint_feature_weight": 10.0}
+    train_puppet(portrait, copy, "vpgc_tiny", recipe=recipe, **settings)
+
+
+@pytest.mark.once
 def test_portrait_that_changed_since_the_run_began_is_noticed(run, portrait, tmp_path):
     copy = tmp_path / "portrait"
     shutil.copytree(portrait.path, copy)
