@@ -20,8 +20,11 @@ from keras_vpgc.training.optimizer import adam
 from keras_vpgc.training.recipes import train_puppet
 from tests.training.train_run import AUTOENCODER, NETWORK, RECIPE
 
-# Without the discriminator, whose answers let rounding grow over dozens of steps.
+# Without the discriminator, whose answers let rounding grow over dozens of steps, and with small
+# steps at the end.
 WHOLE = {
+    "joint_rate": 0.1,
+    "joint_feature_weight": 10.0,
     "batch_size": 4,
     "driver_batch_size": 4,
     "accumulate": 1,
