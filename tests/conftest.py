@@ -86,8 +86,8 @@ def run(portrait, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """A headless Chromium."""
+def chromium():
+    """What starts a headless Chromium, and its path."""
     from playwright.sync_api import sync_playwright
 
     names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
@@ -95,16 +95,25 @@ def browser():
     if found is None:
         pytest.fail("There is no Chromium: install it, or name it in CHROMIUM.")
     with sync_playwright() as playwright:
-        # Root, as in containers, has no sandbox.
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+        yield playwright.chromium, found
 
 
 @pytest.fixture
-def page(browser):
-    """An empty page without the network; errors in its scripts fail the test."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+def page(chromium, tmp_path):
+    """An empty page without the network; errors in its scripts fail the test.
+
+    Its profile is on the disk, as a user's is: what an incognito window stores lives in a process
+    that may be restarted.
+    """
+    start, path = chromium
+    # Root, as in containers, has no sandbox.
+    context = start.launch_persistent_context(
+        tmp_path / "profile",
+        executable_path=path,
+        args=["--no-sandbox", "--disable-dev-shm-usage"],
+        offline=True,
+        viewport={"width": 1280, "height": 900},
+    )
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -5,6 +5,7 @@ again, so that a script without `if __name__ == "__main__"` would start itself i
 keras with it.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -136,9 +137,10 @@ class _Process:
         self.process.wait()
         if self.thread is not None:
             self.thread.join()
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.log.close()
+        for pipe in (self.process.stdin, self.process.stdout, self.log):
+            # What was on its way to a process that has ended cannot be written any more.
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 def _error(message):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -43,6 +44,19 @@ def test_what_goes_wrong_in_a_process_is_said_here(what, error, message, tmp_pat
         parallel.run(JOB, {"folder": str(tmp_path)}, tasks, 2)
     if error is OSError:
         assert (caught.value.errno, caught.value.filename) == (28, "x.npz")
+
+
+def test_process_that_ends_before_it_is_told_anything(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    serve = parallel._Process.serve
+
+    def late(self, todo, said):
+        self.process.wait()
+        serve(self, todo, said)
+
+    monkeypatch.setattr(parallel._Process, "serve", late)
+    with pytest.raises(VPGCError, match="exit code 1.*goes on from here"):
+        parallel.run(JOB, {"folder": str(tmp_path)}, [{"n": 1}, {"n": 2}], 2)
 
 
 def test_script_without_a_main_guard_does_not_start_itself_again(tmp_path):

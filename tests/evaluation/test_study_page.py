@@ -103,6 +103,7 @@ def test_raters_go_through_a_study(page, study, tmp_path):
     assert page.get_by_role("button", name="Start").is_disabled()
 
     # The first rates by mouse, and reloads the page in the middle of an item.
+    assert page.locator("#forgets").is_hidden()
     begin(page)
     assert page.get_by_role("heading").inner_text() == "Clip 1 of 5"
     rate_by_mouse(page)
@@ -112,6 +113,7 @@ def test_raters_go_through_a_study(page, study, tmp_path):
     group = page.get_by_role("group", name="Generation Quality")
     group.get_by_role("radio", name=str(opinion(page)[0])).check()
     page.reload()
+    assert page.locator("#intro").is_hidden()
     assert page.get_by_role("heading").inner_text() == "Clip 3 of 5"
     assert page.locator("input:checked").count() == 1
     # Number keys go on with the first open question.
