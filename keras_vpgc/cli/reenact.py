@@ -10,7 +10,10 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")],
-    driving: Annotated[Path, typer.Option(help="A video, or a folder of contour images.")],
+    driving: Annotated[
+        Path,
+        typer.Option(help="A video, a .npz or .npy of landmarks, or a folder of contour images."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The video to write.")],
     retargeting: Annotated[
         str,
@@ -29,6 +32,10 @@ def command(
         str,
         typer.Option(help="Poses that the puppet has not seen: warn, clamp (bring back) or off."),
     ] = "warn",
+    missing: Annotated[
+        str,
+        typer.Option(help="Frames without a face: hold the last pose, fade to black, or skip."),
+    ] = "hold",
     start: Annotated[
         str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
     ] = None,
@@ -36,6 +43,7 @@ def command(
         str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the driving video.")
     ] = None,
     side_by_side: Annotated[bool, typer.Option(help="Show the driving face too.")] = False,
+    sound: Annotated[bool, typer.Option(help="Give the result the driving video's sound.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
     precision: Annotated[
         str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
@@ -44,6 +52,8 @@ def command(
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
 ):
     """Drive a puppet by a video.
+
+    A job that was stopped goes on by the same command.
 
     Example: vpgc reenact runs/me --driving friend.mp4 -o out.mp4
     """
@@ -59,9 +69,11 @@ def command(
             neutral=neutral,
             motion=motion,
             guard=guard,
+            missing=missing,
             start=None if start is None else parse_time(start),
             end=None if end is None else parse_time(end),
             side_by_side=side_by_side,
+            sound=sound,
             batch_size=batch_size,
             precision=precision,
             overwrite=overwrite,

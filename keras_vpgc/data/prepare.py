@@ -344,9 +344,10 @@ def track_clip(
     max_gap: float = MAX_GAP,
     workers: int | None = None,
     tracker_model=None,
+    folder=None,
     progress: bool = True,
 ) -> Track:
-    """Track a driving video without keeping anything on disk.
+    """Track a driving video.
 
     In each shot the person is taken who is there longest and largest.
 
@@ -355,6 +356,8 @@ def track_clip(
         start: Where to begin, in seconds.
         end: Where to stop, in seconds.
         max_gap, workers, tracker_model: See `prepare`.
+        folder: Where the faces found are kept, so that a stopped call goes on there; default:
+            nothing is kept.
         progress: Show a progress bar?
 
     Returns:
@@ -374,13 +377,13 @@ def track_clip(
     first, stop = frame_range(source, start, end)
     tracking.tracker_name()
     with (
-        tempfile.TemporaryDirectory() as folder,
-        writing(folder),
+        contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as kept,
+        writing(kept),
         _bar(stop - first, "tracking", progress) as bar,
     ):
         faces = tracking.track_faces(
             source,
-            folder,
+            kept,
             first,
             stop,
             tracker_model=tracker_model,

@@ -12,7 +12,7 @@ from keras_vpgc.errors import writing
 CHUNK = 1024  # samples of a frame of AAC
 
 
-def add_sound(silent, source, target, start: float = 0.0) -> bool:
+def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
     """Copy a video and give it another one's sound, as AAC.
 
     Sample 0 of the result is the one that the source plays when its picture of second `start`
@@ -24,6 +24,8 @@ def add_sound(silent, source, target, start: float = 0.0) -> bool:
         source: The video whose sound is taken.
         target: The file to write, of the silent one's format.
         start: Second of the source, from its first frame on, at which the sound begins.
+        spans: Pairs of seconds of the source, rising, whose sounds follow each other, in place of
+            `start`: for a picture from which parts were left out.
 
     Returns:
         Was a file written?
@@ -59,7 +61,9 @@ def add_sound(silent, source, target, start: float = 0.0) -> bool:
             heard.layout = "stereo" if sounding.streams.audio[0].channels > 1 else "mono"
             packets = (packet for packet in showing.demux(picture) if packet.dts is not None)
             packet = next(packets, None)
-            for frame in _chunks(sounding, heard, origin + start, seconds):
+            spans = [(start, start + seconds)] if spans is None else spans
+            placed = [(origin + a, origin + b) for a, b in spans]
+            for frame in _chunks(sounding, heard, placed, seconds):
                 while packet is not None and packet.dts * packet.time_base <= frame.time:
                     packet.stream = shown
                     made.mux(packet)
@@ -76,26 +80,59 @@ def add_sound(silent, source, target, start: float = 0.0) -> bool:
     return True
 
 
-def _chunks(container, stream, start, seconds):
-    """Frames of 1024 samples from a second of the container on, for so many seconds."""
+def _chunks(container, stream, spans, seconds):
+    """Frames of 1024 samples of the spans, in seconds of the container, for so many seconds."""
     import av
 
-    rate, channels = stream.rate, len(stream.layout.channels)
-    total = round(seconds * rate)
-    resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
-    kept = np.zeros((channels, 0), "float32")
+    rate, layout = stream.rate, stream.layout.name
+    left = round(seconds * rate)
     given = 0
-    place = None  # of the next sample, counted from `start`
+    kept = np.zeros((len(stream.layout.channels), 0), "float32")
 
     def chunk(samples):
         nonlocal given
         frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples), format="fltp", layout=stream.layout.name
+            np.ascontiguousarray(samples), format="fltp", layout=layout
         )
         frame.sample_rate, frame.pts, frame.time_base = rate, given, Fraction(1, rate)
         given += samples.shape[1]
         return frame
 
+    for samples in _within(_samples(container, stream, spans[0][0]), spans, rate):
+        kept = np.concatenate([kept, samples[:, :left]], axis=1)
+        left -= min(left, samples.shape[1])
+        while kept.shape[1] >= CHUNK:
+            yield chunk(kept[:, :CHUNK])
+            kept = kept[:, CHUNK:]
+        if not left:
+            break
+    if kept.shape[1]:
+        yield chunk(kept)
+
+
+def _within(samples, spans, rate):
+    """What lies in the spans, of samples that begin with the first of them."""
+    origin = spans[0][0]
+    places = [[round((t - origin) * rate) for t in span] for span in spans]
+    here = 0
+    for part in samples:
+        following = here + part.shape[1]
+        for start, stop in places:
+            if start < following and stop > here:
+                yield part[:, max(start - here, 0) : stop - here]
+        here = following
+        if here >= places[-1][1]:
+            return
+
+
+def _samples(container, stream, start):
+    """All samples from a second of the container on; silence where there are none."""
+    import av
+
+    rate = stream.rate
+    resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
+    have = 0
+    place = None  # of the next sample, counted from `start`
     for decoded in container.decode(audio=0):
         if decoded.time is None:
             continue
@@ -105,18 +142,12 @@ def _chunks(container, stream, start, seconds):
             place = now
         for part in resampler.resample(decoded):
             samples = part.to_ndarray()
-            have = given + kept.shape[1]
             ahead = place - have
             place += samples.shape[1]
             if ahead < 0:
                 samples = samples[:, -ahead:]
             elif ahead > 0:
                 samples = np.pad(samples, ((0, 0), (ahead, 0)))
-            kept = np.concatenate([kept, samples], axis=1)[:, : total - given]
-            while kept.shape[1] >= CHUNK:
-                yield chunk(kept[:, :CHUNK])
-                kept = kept[:, CHUNK:]
-        if given + kept.shape[1] >= total:
-            break
-    if kept.shape[1]:
-        yield chunk(kept)
+            have += samples.shape[1]
+            if samples.shape[1]:
+                yield samples

@@ -350,8 +350,8 @@ def _identity(gallery, vectors):
 
 def _drive(run, source, path, batch_size, options, progress):
     """Write the puppet's frames; the landmarks that drove them."""
+    from keras_vpgc.reenactment.driving import driving_landmarks
     from keras_vpgc.reenactment.puppet import Puppet
-    from keras_vpgc.reenactment.reenact import driving_landmarks
 
     puppet = Puppet.load(run, "float32")
     landmarks, *_ = driving_landmarks(puppet, source.path, progress=progress, **options)

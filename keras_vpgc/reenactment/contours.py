@@ -78,7 +78,13 @@ def window_model(model, drawings: bool = False) -> keras.Model:
 
 
 def stream_windows(
-    call, frames, context: int, mode: str = "centered", batch_size: int = 8, progress=None
+    call,
+    frames,
+    context: int,
+    mode: str = "centered",
+    batch_size: int = 8,
+    progress=None,
+    start: int = 0,
 ) -> Iterator[np.ndarray]:
     """Images of a clip by a `window_model`, batch by batch.
 
@@ -89,16 +95,17 @@ def stream_windows(
         mode: See `context_indices`.
         batch_size: Images computed at once.
         progress: Optional callable that is told the number of images just done.
+        start: Number of the first image wanted; those before it are context alone.
 
     Yields:
         uint8 RGB `(b, s, s, 3)`.
     """
-    neighbours = context_indices(len(frames), context, mode)
+    neighbours = context_indices(len(frames), context, mode)[start:]
     batch_size = max(1, min(batch_size, len(frames)))
 
     def batches():
-        for start in range(0, len(frames), batch_size):
-            windows = neighbours[start : start + batch_size]
+        for place in range(0, len(neighbours), batch_size):
+            windows = neighbours[place : place + batch_size]
             # Windows that follow each other share all but their last frame. One compiled shape
             # serves the last batch too.
             chosen = np.concatenate([windows[0], windows[1:, -1]])
@@ -132,7 +139,9 @@ def overlapped(call, batches, depth: int = 2):
         yield key, wait()
 
 
-def drive_contours(puppet, contours, batch_size: int = 8, progress=None) -> Iterator[np.ndarray]:
+def drive_contours(
+    puppet, contours, batch_size: int = 8, progress=None, start: int = 0
+) -> Iterator[np.ndarray]:
     """Frames of the person in the poses of ready-made contour images.
 
     Args:
@@ -141,6 +150,7 @@ def drive_contours(puppet, contours, batch_size: int = 8, progress=None) -> Iter
             lines on black, consecutive frames.
         batch_size: Frames computed at once.
         progress: Optional callable that is told the number of frames just done.
+        start: Number of the first frame wanted; those before it are context alone.
 
     Returns:
         Iterator of uint8 RGB `(b, s, s, 3)`.
@@ -167,7 +177,7 @@ def drive_contours(puppet, contours, batch_size: int = 8, progress=None) -> Iter
         )
     call = backend.compiled(window_model(model, drawings=True))
     mode = puppet.metadata.get("context_mode", "centered")
-    return stream_windows(call, contours, model.context, mode, batch_size, progress)
+    return stream_windows(call, contours, model.context, mode, batch_size, progress, start)
 
 
 def read_contours(folder, size: int, line_width: float | None = None) -> np.ndarray:

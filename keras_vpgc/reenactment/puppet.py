@@ -116,12 +116,12 @@ class Puppet:
         frames = list(self.stream(landmarks, batch_size, progress))
         return np.concatenate(frames) if frames else np.empty((0, self.size, self.size, 3), "uint8")
 
-    def stream(self, landmarks, batch_size: int = 8, progress=None):
-        """`drive`, batch by batch: yields uint8 `(b, size, size, 3)`."""
+    def stream(self, landmarks, batch_size: int = 8, progress=None, start: int = 0):
+        """`drive`, batch by batch from frame `start` on: yields uint8 `(b, size, size, 3)`."""
         landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
         mode = self.metadata.get("context_mode", "centered")
         yield from stream_windows(
-            self._call, landmarks, self.model.context, mode, batch_size, progress
+            self._call, landmarks, self.model.context, mode, batch_size, progress, start
         )
 
     def landmarks_of(
@@ -154,11 +154,8 @@ class Puppet:
         Raises:
             VPGCError: for an unknown mode or guard, or settings that say nothing to `"none"`.
         """
-        if retargeting not in RETARGETING:
-            raise VPGCError(
-                f"There is no retargeting {retargeting!r}: choose one of {', '.join(RETARGETING)}."
-            )
-        _check_guard(guard)
+        check_retargeting(retargeting)
+        check_guard(guard)
         as_it_is = neutral is None and motion == 1
         if retargeting == "auto":
             own = source_sha256 == self.metadata["source_sha256"]
@@ -208,7 +205,7 @@ class Puppet:
         frames = puppet.drive(landmarks)
         ```
         """
-        _check_guard(guard)
+        check_guard(guard)
         driven = retarget(
             head, self.metadata["shape"], self.metadata["pose"], mode, neutral, motion
         )
@@ -265,7 +262,16 @@ def _in_precision(model, policy):
     return other
 
 
-def _check_guard(guard):
+def check_retargeting(retargeting) -> None:
+    """Refuse a retargeting that there is not."""
+    if retargeting not in RETARGETING:
+        raise VPGCError(
+            f"There is no retargeting {retargeting!r}: choose one of {', '.join(RETARGETING)}."
+        )
+
+
+def check_guard(guard) -> None:
+    """Refuse a guard that there is not."""
     if guard not in GUARDS:
         raise VPGCError(f"There is no guard {guard!r}: choose one of {', '.join(GUARDS)}.")
 

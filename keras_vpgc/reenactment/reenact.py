@@ -1,17 +1,32 @@
 """Driving a puppet by a video."""
 
+import hashlib
+import json
+import math
+import os
+import shutil
+import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_vpgc import assets
-from keras_vpgc.data import crop as crops
+from keras_vpgc.data import sound as sounds
 from keras_vpgc.data import video
-from keras_vpgc.data.prepare import frame_range, track_clip
-from keras_vpgc.errors import VPGCError
-from keras_vpgc.reenactment.contours import drive_contours, read_contours
-from keras_vpgc.reenactment.puppet import Puppet
-from keras_vpgc.visualization import side_by_side as beside
+from keras_vpgc.data.overlap import Behind
+from keras_vpgc.data.prepare import frame_range
+from keras_vpgc.data.tracking import CHUNK_FRAMES
+from keras_vpgc.data.video_parts import VideoParts, open_job
+from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.reenactment import driving as sources
+from keras_vpgc.reenactment.contours import contour_files
+from keras_vpgc.reenactment.puppet import Puppet, check_guard, check_retargeting
+from keras_vpgc.version import __version__
+from keras_vpgc.visualization import side_by_side as together
+
+PART_FRAMES = 250
+LANDMARK_FILES = (".npz", ".npy")
 
 
 def reenact(
@@ -23,9 +38,11 @@ def reenact(
     neutral: float | None = None,
     motion: float = 1.0,
     guard: str = "warn",
+    missing: str = "hold",
     start: float | None = None,
     end: float | None = None,
     side_by_side: bool = False,
+    sound: bool = True,
     batch_size: int = 8,
     precision: str | None = None,
     overwrite: bool = False,
@@ -34,9 +51,14 @@ def reenact(
 ) -> Path:
     """Render a puppet in the poses of a driving video.
 
+    The result has the driving clip's times, frame by frame, and its sound. While it is made, what
+    is done is in a folder beside it, `out.mp4.parts`, as files that can be played: a job that was
+    stopped goes on from there by the same call, to the same picture.
+
     Args:
         puppet: A `Puppet`, a `puppet.keras` or a run folder.
-        driving: The driving video, or a folder of contour images (see
+        driving: The driving video; or a file of landmarks, `.npz` or `.npy` (see
+            `keras_vpgc.reenactment.driving.by_landmarks`); or a folder of contour images (see
             `keras_vpgc.reenactment.contours.read_contours`), a frame each at the puppet's rate.
         output: The video to write, such as `out.mp4`.
         retargeting: See `Puppet.landmarks_of`.
@@ -44,12 +66,15 @@ def reenact(
             `keras_vpgc.data.retarget.neutral_frame`.
         motion: Strength of the head motion, 0 (still) to 1 (as driven).
         guard: Where the driver leaves what the puppet has seen: `"warn"`, `"clamp"` or `"off"`.
+        missing: Where the video shows no face: `"hold"` the last pose, `"fade"` to black and back,
+            or `"skip"` these frames and their sound.
         start: Where to begin, in seconds of the driving video.
         end: Where to stop, in seconds of the driving video.
         side_by_side: Show the driving face beside the result?
+        sound: Give the result the driving video's sound, as AAC?
         batch_size: Frames computed at once.
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
-        overwrite: Replace an existing output?
+        overwrite: Replace an existing output, and what an unfinished job of other settings left?
         tracker_model: Path of the face landmarker's model.
         progress: Show progress bars?
 
@@ -57,9 +82,9 @@ def reenact(
         Path of the output.
 
     Raises:
-        VPGCError: for a driving file that is no video or shows no face, a folder of contours that
-            cannot be read or is to be retargeted, an output that exists or cannot be written, or
-            settings that do not fit.
+        VPGCError: for a driving file that is no video or shows no face, landmarks that do not fit
+            the puppet, a folder of contours that cannot be read or is to be retargeted, an output
+            that exists or cannot be written, or settings that do not fit.
 
     Example:
 
@@ -67,12 +92,18 @@ def reenact(
     reenact("runs/me", "friend.mp4", "me_like_friend.mp4")
     ```
     """
-    from tqdm.auto import tqdm
-
     # Before the minutes that tracking takes.
+    output, driving = Path(output), Path(driving)
     video.check_target(output, overwrite)
-    if Path(output).exists() and Path(driving).exists() and Path(output).samefile(driving):
+    if output.exists() and driving.exists() and output.samefile(driving):
         raise VPGCError(f"{output} is the driving video itself: choose another output.")
+    check_retargeting(retargeting)
+    check_guard(guard)
+    if missing not in sources.MISSING:
+        raise VPGCError(
+            f"There is no way {missing!r} with frames without a face: choose one of "
+            f"{', '.join(sources.MISSING)}."
+        )
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet, precision or "auto")
     elif precision is not None:
@@ -80,137 +111,124 @@ def reenact(
             "A Puppet has its precision already: give the path of its file or run, or leave "
             "precision out."
         )
-    if Path(driving).is_dir():
-        if retargeting not in ("auto", "none") or neutral is not None or motion != 1:
-            raise VPGCError(
-                f"{driving} is a folder of contour images, which cannot be retargeted: leave "
-                "retargeting, neutral and motion out."
-            )
-        return _reenact_contours(
-            puppet, driving, output, start, end, side_by_side, batch_size, overwrite, progress
+    drawn = driving.is_dir()
+    stored = driving.suffix.lower() in LANDMARK_FILES and not drawn
+    if (drawn or stored) and (retargeting not in ("auto", "none") or neutral or motion != 1):
+        what = "folder of contour images" if drawn else "file of landmarks"
+        raise VPGCError(
+            f"{driving} is a {what}, which cannot be retargeted: leave retargeting, neutral and "
+            "motion out."
         )
-    info = video.probe(driving)
-    landmarks, track, sha256 = driving_landmarks(
-        puppet,
-        driving,
-        retargeting=retargeting,
-        neutral=neutral,
-        motion=motion,
-        guard=guard,
-        start=start,
-        end=end,
-        tracker_model=tracker_model,
-        progress=progress,
-    )
-    if side_by_side:
-        if puppet.metadata["source_sha256"] == sha256:
-            crop = crops.Crop(**puppet.metadata["crop"])
-        else:
-            crop = crops.choose_crop(track.points, track.valid, info.width, info.height)
-        source = video.read_frames(driving, *frame_range(driving, start, end))
-    with (
-        video.VideoWriter(output, info.frame_rate, overwrite=overwrite) as writer,
-        tqdm(total=len(landmarks), desc="driving", unit="frame", disable=not progress) as bar,
-    ):
-        for frames in puppet.stream(landmarks, batch_size, bar.update):
-            for frame in frames:
-                if side_by_side:
-                    frame = beside([crops.apply(next(source), crop, puppet.size), frame])
-                writer.write(frame)
-    return Path(output)
-
-
-def driving_landmarks(
-    puppet: Puppet,
-    driving,
-    *,
-    retargeting: str = "auto",
-    neutral: float | None = None,
-    motion: float = 1.0,
-    guard: str = "warn",
-    start: float | None = None,
-    end: float | None = None,
-    workers: int | None = None,
-    tracker_model=None,
-    progress: bool = True,
-):
-    """Landmarks by which a video drives a puppet.
-
-    Args:
-        puppet: A `Puppet`.
-        driving: The driving video.
-        retargeting, neutral, motion, guard, start, end, tracker_model, progress: See `reenact`.
-        workers: Processes that track; default: one a core.
-
-    Returns:
-        Landmarks float32 `(n, 68, 2)` (78 with irises) in the puppet's crop, one entry for each
-        frame of `keras_vpgc.data.prepare.frame_range(driving, start, end)`; the clip's `Track`; and
-        the file's SHA-256.
-
-    Raises:
-        VPGCError: see `reenact`.
-
-    Example:
-
-    ```python
-    landmarks, track, _ = driving_landmarks(puppet, "friend.mp4", retargeting="relative")
-    frames = puppet.drive(landmarks)
-    ```
-    """
-    info = video.probe(driving)
-    rest = None
-    if neutral is not None:
-        first, last = frame_range(driving, start, end)
-        rest = int(np.searchsorted(video.frame_times(driving), neutral, "right")) - 1 - first
-        if not 0 <= rest < last - first:
-            raise VPGCError(
-                f"Second {neutral:g} is not in the part of {driving} that drives: choose another "
-                "--neutral."
+    part = {"start": start, "end": end, "batch_size": batch_size}
+    if drawn:
+        drive = sources.by_contours(puppet, driving, **part)
+    elif stored:
+        drive = sources.by_landmarks(puppet, driving, **part)
+    else:
+        video.probe(driving)
+        sources.rest_frame(driving, neutral, start, end)
+    settings = {
+        **part,
+        "puppet": _fingerprint(puppet),
+        "driving": _checksum(driving),
+        "retargeting": retargeting,
+        "neutral": neutral,
+        "motion": motion,
+        "guard": guard,
+        "missing": missing,
+        "side_by_side": side_by_side,
+        "precision": str(puppet.model.get_config()["dtype"]),
+        "backend": keras.backend.backend(),
+        "version": __version__,
+    }
+    folder = output.with_name(output.name + ".parts")
+    if not (drawn or stored):
+        open_job(folder, settings, overwrite)
+        try:
+            drive = sources.by_video(
+                puppet,
+                driving,
+                **part,
+                missing=missing,
+                retargeting=retargeting,
+                neutral=neutral,
+                motion=motion,
+                guard=guard,
+                tracker_model=tracker_model,
+                folder=folder / "faces",
+                progress=progress,
             )
-    track = track_clip(
-        driving,
-        start=start,
-        end=end,
-        workers=workers,
-        tracker_model=tracker_model,
-        progress=progress,
-    )
-    sha256 = assets.sha256(driving)
-    landmarks = puppet.landmarks_of(
-        track,
-        (info.width, info.height),
-        sha256,
-        retargeting,
-        neutral=rest,
-        motion=motion,
-        guard=guard,
-        tracker_model=tracker_model,
-    )
-    return landmarks, track, sha256
+        except VPGCError:
+            _forget(folder, driving, start, end)
+            raise
+    _render(drive, output, folder, settings, side_by_side, sound, batch_size, overwrite, progress)
+    return output
 
 
-def _reenact_contours(
-    puppet, folder, output, start, end, side_by_side, batch_size, overwrite, progress
-):
+def _render(drive, output, folder, settings, side_by_side, sound, batch_size, overwrite, progress):
     from tqdm.auto import tqdm
 
-    rate = puppet.metadata["frame_rate"]
-    contours = read_contours(folder, puppet.size, puppet.model.heatmap.line_width)
-    first = round((start or 0) * rate)
-    chosen = contours[first : None if end is None else round(end * rate)]
-    if not len(chosen):
-        raise VPGCError(
-            f"{folder} holds {len(contours)} contour images, {len(contours) / rate:.2f} s at the "
-            "puppet's rate, none of them in the part asked for: choose another --start or --end."
+    # A part begins with a batch, so that batches are the same wherever a job begins again.
+    length = batch_size * math.ceil(PART_FRAMES / batch_size)
+    with VideoParts(
+        folder, settings, drive.count, length, drive.rate, drive.times, overwrite=overwrite
+    ) as parts:
+        place = parts.done
+        bar = tqdm(
+            total=drive.count, initial=place, desc="driving", unit="frame", disable=not progress
         )
-    with (
-        video.VideoWriter(output, rate, overwrite=overwrite) as writer,
-        tqdm(total=len(chosen), desc="driving", unit="frame", disable=not progress) as bar,
+        beside = drive.beside(place) if side_by_side else None
+        try:
+            with bar, Behind(parts.write) as write:
+                for images in drive.images(place) if place < drive.count else ():
+                    for image in images:
+                        if drive.light is not None and drive.light[place] < 1:
+                            image = np.rint(image * drive.light[place]).astype("uint8")
+                        if beside is not None:
+                            image = together([next(beside), image])
+                        write(image)
+                        place += 1
+                        bar.update()
+        except BaseException:
+            warnings.warn(
+                f"What is rendered so far can be played in {folder}; the same call goes on there.",
+                stacklevel=3,
+            )
+            raise
+        finally:
+            if beside is not None:
+                beside.close()
+        silent = folder / f"silent{output.suffix}"
+        parts.join(silent, drive.last)
+    ready = folder / f"sounding{output.suffix}"
+    if not (
+        sound
+        and drive.source is not None
+        and sounds.add_sound(silent, drive.source, ready, spans=drive.spans)
     ):
-        shown = iter(chosen)
-        for frames in drive_contours(puppet, chosen, batch_size, bar.update):
-            for frame in frames:
-                if side_by_side:
-                    frame = beside([np.stack([next(shown)] * 3, axis=-1), frame])
-                writer.write(frame)
-    return Path(output)
+        ready = silent
+    with writing(output):
+        os.replace(ready, output)
+    parts.remove()
+
+
+def _forget(folder, source, start, end):
+    """Remove a job that ended in its tracking, unless it can go on there."""
+    first, stop = frame_range(source, start, end)
+    found = len(list(folder.glob("faces/*.npz")))
+    if found in (0, math.ceil((stop - first) / CHUNK_FRAMES)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fingerprint(puppet):
+    digest = hashlib.sha256(json.dumps(puppet.model.get_config(), sort_keys=True).encode())
+    for weight in puppet.model.get_weights():
+        digest.update(np.ascontiguousarray(weight, "float32"))
+    return digest.hexdigest()
+
+
+def _checksum(driving):
+    if not driving.is_dir():
+        return assets.sha256(driving)
+    names = [(file.name, assets.sha256(file)) for file in contour_files(driving)]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()

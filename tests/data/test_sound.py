@@ -74,3 +74,17 @@ def test_stereo_stays_stereo(silent, tmp_path):
 def test_sources_without_sound_write_nothing(silent, tmp_path):
     assert not add_sound(silent, silent, tmp_path / "both.mp4")
     assert not (tmp_path / "both.mp4").exists()
+
+
+def test_sound_of_what_is_left_out_is_left_out(silent, tmp_path):
+    """A click at 1 s, of which the 0.4 s before 0.6 s are cut."""
+    source = speaking(tmp_path / "source.mkv")
+    spans = [(0.1, 0.2), (0.6, 1.7)]
+    assert add_sound(silent, source, tmp_path / "both.mp4", spans=spans)
+    click, _, seconds = heard(tmp_path / "both.mp4")
+    assert click == pytest.approx(0.1 + 0.4, abs=2e-3) and 0 <= seconds - 1.2 < 0.03
+    # Cut within the click's span, it is not heard.
+    assert add_sound(silent, source, tmp_path / "none.mp4", spans=[(0.0, 0.9), (1.1, 1.4)])
+    with av.open(str(tmp_path / "none.mp4")) as container:
+        loudest = max(np.abs(x.to_ndarray()).max() for x in container.decode(audio=0))
+    assert loudest < 1e-3

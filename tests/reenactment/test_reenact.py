@@ -12,7 +12,7 @@ from keras_vpgc.data.video import probe, read_frames
 from keras_vpgc.reenactment import Puppet, reenact
 from keras_vpgc.training import draw
 
-reenact_module = importlib.import_module("keras_vpgc.reenactment.reenact")
+driving_module = importlib.import_module("keras_vpgc.reenactment.driving")
 pytestmark = pytest.mark.once
 
 
@@ -82,7 +82,7 @@ def test_bad_output_is_named_before_the_tracking(run, clip, tmp_path, monkeypatc
     def never(*args, **kwargs):
         raise AssertionError("the driving video was tracked")
 
-    monkeypatch.setattr(reenact_module, "track_clip", never)
+    monkeypatch.setattr(driving_module, "track_clip", never)
     (tmp_path / "file").write_text("mine")
     for name, words in (
         ("b.txt", "b.txt is no name for a video"),

@@ -1,0 +1,431 @@
+"""What drives a puppet: a video, a file of landmarks, or a folder of contour images."""
+
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_vpgc import assets
+from keras_vpgc.data import crop as crops
+from keras_vpgc.data import video
+from keras_vpgc.data.overlap import ahead
+from keras_vpgc.data.prepare import frame_range, track_clip
+from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.contours import drive_contours, read_contours
+from keras_vpgc.reenactment.puppet import Puppet, check_landmarks
+from keras_vpgc.visualization import draw_landmarks
+
+MISSING = ("hold", "fade", "skip")
+GLIDE = 0.4  # seconds in which a held pose goes over to the one of the face that is back
+FADE = 0.5  # seconds in which the picture goes dark, or comes back
+
+
+@dataclass
+class Drive:
+    """The frames to be rendered, and what goes with them.
+
+    Attributes:
+        count: Number of frames.
+        images: From the number of a frame to the puppet's images from there on, batch by batch.
+        rate: Frames a second.
+        beside: From the number of a frame to the pictures that show what drives, from there on.
+        times: Seconds at which the frames appear, from 0; `None` for an even rate.
+        last: Seconds that the last frame lasts.
+        light: Float `(count,)`, the brightness of each frame in [0, 1].
+        source: The video that is heard, or `None`.
+        spans: Pairs of seconds of the source that are shown.
+        frames: From the number of a frame to the source's full frames from there on.
+    """
+
+    count: int
+    images: Callable[[int], Iterator[np.ndarray]]
+    rate: float
+    beside: Callable[[int], Iterator[np.ndarray]]
+    times: np.ndarray | None = None
+    last: float | None = None
+    light: np.ndarray | None = None
+    source: Path | None = None
+    spans: list[tuple[float, float]] | None = None
+    frames: Callable[[int], Iterator[np.ndarray]] | None = None
+
+
+def by_video(
+    puppet: Puppet, driving, *, missing: str = "hold", batch_size: int = 8, folder=None, **settings
+) -> Drive:
+    """What a video of a face drives.
+
+    Args:
+        puppet: A `Puppet`.
+        driving: The driving video.
+        missing, batch_size: See `keras_vpgc.reenactment.reenact`.
+        folder: Where the tracking is kept, so that a stopped job goes on; default: nowhere.
+        settings: See `driving_landmarks`.
+
+    Returns:
+        A `Drive`.
+
+    Raises:
+        VPGCError: see `driving_landmarks`.
+
+    Example:
+
+    ```python
+    drive = by_video(puppet, "friend.mp4", retargeting="relative")
+    ```
+    """
+    info = video.probe(driving)
+    landmarks, track, sha256 = driving_landmarks(puppet, driving, folder=folder, **settings)
+    first, _ = frame_range(driving, settings.get("start"), settings.get("end"))
+    stop = first + len(landmarks)
+    times = video.frame_times(driving)
+    # The first frame of the puppet's own video may be dropped by `start`.
+    ends = np.append(times[1:], max(info.duration, times[-1]))[first:stop]
+    times = times[first:stop]
+    if puppet.metadata["source_sha256"] == sha256:
+        crop = crops.Crop(**puppet.metadata["crop"])
+    else:
+        crop = crops.choose_crop(track.points, track.valid, info.width, info.height)
+    kept = np.ones(len(landmarks), bool)
+    light = None
+    if not track.valid.all():
+        _say_missing(driving, track.valid, times, missing)
+        if missing == "skip":
+            kept = track.valid.copy()
+        else:
+            landmarks = hold(landmarks, track.valid, times)
+        if missing == "fade":
+            light = fading(track.valid, times)
+    landmarks, lasting = landmarks[kept], (ends - times)[kept]
+    shown = np.cumsum(lasting) - lasting
+
+    def frames(start):
+        numbers = first + np.flatnonzero(kept)[start:]
+        if len(numbers):
+            here = set(numbers.tolist())
+            read = video.read_frames(driving, int(numbers[0]), int(numbers[-1]) + 1)
+            for number, frame in enumerate(ahead(read), int(numbers[0])):
+                if number in here:
+                    yield frame
+
+    return Drive(
+        count=len(landmarks),
+        images=lambda start: puppet.stream(landmarks, batch_size, start=start),
+        rate=info.frame_rate,
+        beside=lambda start: (crops.apply(frame, crop, puppet.size) for frame in frames(start)),
+        times=shown if info.variable_rate else None,
+        last=float(lasting[-1]) if info.variable_rate else None,
+        light=light,
+        source=Path(driving) if info.has_sound else None,
+        spans=_spans(times, ends, kept),
+        frames=frames,
+    )
+
+
+def by_landmarks(puppet: Puppet, file, start=None, end=None, batch_size: int = 8) -> Drive:
+    """What a file of landmarks drives.
+
+    Args:
+        puppet: A `Puppet`.
+        file: `.npz` of `landmarks`, float `(n, 68, 2)` (78 with irises) in [0, 1] of the puppet's
+            crop, and `frame_rate`, frames a second; default: the puppet's. Or `.npy` of the
+            landmarks alone.
+        start, end: Seconds between which they drive.
+        batch_size: Frames computed at once.
+
+    Returns:
+        A `Drive`.
+
+    Raises:
+        VPGCError: for a file that is none of these, landmarks that the puppet cannot be driven by,
+            or a part without frames.
+
+    Example:
+
+    ```python
+    np.savez("drive.npz", landmarks=landmarks, frame_rate=25.0)
+    drive = by_landmarks(puppet, "drive.npz")
+    ```
+    """
+    landmarks, rate = read_landmarks(file)
+    rate = rate or puppet.metadata["frame_rate"]
+    chosen = check_landmarks(landmarks, puppet.model.heatmap.num_points)
+    chosen = _part(chosen, rate, start, end, f"{file} holds {len(chosen)} frames of landmarks")
+
+    def beside(start):
+        dark = np.zeros((puppet.size, puppet.size, 3), "uint8")
+        return (draw_landmarks(dark, frame) for frame in chosen[start:])
+
+    return Drive(
+        count=len(chosen),
+        images=lambda start: puppet.stream(chosen, batch_size, start=start),
+        rate=rate,
+        beside=beside,
+    )
+
+
+def by_contours(puppet: Puppet, folder, start=None, end=None, batch_size: int = 8) -> Drive:
+    """What a folder of contour images drives, a frame each at the puppet's rate.
+
+    Args:
+        puppet: A `Puppet`.
+        folder: See `keras_vpgc.reenactment.contours.read_contours`.
+        start, end: Seconds between which they drive.
+        batch_size: Frames computed at once.
+
+    Returns:
+        A `Drive`.
+
+    Raises:
+        VPGCError: see `read_contours`; or for a part without frames.
+
+    Example:
+
+    ```python
+    drive = by_contours(puppet, "contours/")
+    ```
+    """
+    rate = puppet.metadata["frame_rate"]
+    contours = read_contours(folder, puppet.size, puppet.model.heatmap.line_width)
+    chosen = _part(
+        contours,
+        rate,
+        start,
+        end,
+        f"{folder} holds {len(contours)} contour images, {len(contours) / rate:.2f} s at the "
+        "puppet's rate",
+    )
+    return Drive(
+        count=len(chosen),
+        images=lambda start: drive_contours(puppet, chosen, batch_size, start=start),
+        rate=rate,
+        beside=lambda start: (np.stack([x] * 3, axis=-1) for x in chosen[start:]),
+    )
+
+
+def driving_landmarks(
+    puppet: Puppet,
+    driving,
+    *,
+    retargeting: str = "auto",
+    neutral: float | None = None,
+    motion: float = 1.0,
+    guard: str = "warn",
+    start: float | None = None,
+    end: float | None = None,
+    workers: int | None = None,
+    tracker_model=None,
+    folder=None,
+    progress: bool = True,
+):
+    """Landmarks by which a video drives a puppet.
+
+    Args:
+        puppet: A `Puppet`.
+        driving: The driving video.
+        retargeting, neutral, motion, guard, start, end, tracker_model, progress: See `reenact`.
+        workers: Processes that track; default: one a core.
+        folder: Where the tracking is kept, so that a stopped one goes on; default: nowhere.
+
+    Returns:
+        Landmarks float32 `(n, 68, 2)` (78 with irises) in the puppet's crop, one entry for each
+        frame of `keras_vpgc.data.prepare.frame_range(driving, start, end)`; the clip's `Track`; and
+        the file's SHA-256.
+
+    Raises:
+        VPGCError: see `reenact`.
+
+    Example:
+
+    ```python
+    landmarks, track, _ = driving_landmarks(puppet, "friend.mp4", retargeting="relative")
+    frames = puppet.drive(landmarks)
+    ```
+    """
+    info = video.probe(driving)
+    rest = rest_frame(driving, neutral, start, end)
+    track = track_clip(
+        driving,
+        start=start,
+        end=end,
+        workers=workers,
+        tracker_model=tracker_model,
+        folder=folder,
+        progress=progress,
+    )
+    sha256 = assets.sha256(driving)
+    landmarks = puppet.landmarks_of(
+        track,
+        (info.width, info.height),
+        sha256,
+        retargeting,
+        neutral=rest,
+        motion=motion,
+        guard=guard,
+        tracker_model=tracker_model,
+    )
+    return landmarks, track, sha256
+
+
+def rest_frame(driving, neutral, start=None, end=None) -> int | None:
+    """The frame of a second, counted from the part that drives.
+
+    Args:
+        driving: The driving video.
+        neutral: Second of the video, or `None`.
+        start, end: Seconds between which it drives.
+
+    Returns:
+        Number of the frame, or `None`.
+
+    Raises:
+        VPGCError: for a file that is no video, a part without frames, or a second outside of it.
+
+    Example:
+
+    ```python
+    rest_frame("friend.mp4", neutral=2.0, start=1.0)  # 25
+    ```
+    """
+    first, stop = frame_range(driving, start, end)
+    if neutral is None:
+        return None
+    rest = int(np.searchsorted(video.frame_times(driving), neutral, "right")) - 1 - first
+    if not 0 <= rest < stop - first:
+        raise VPGCError(
+            f"Second {neutral:g} is not in the part of {driving} that drives: choose another "
+            "--neutral."
+        )
+    return rest
+
+
+def read_landmarks(file) -> tuple[np.ndarray, float | None]:
+    """The landmarks of a `.npz` or `.npy` file, and their rate where it is known.
+
+    Args:
+        file: See `by_landmarks`.
+
+    Returns:
+        Array as it is stored, and frames a second or `None`.
+
+    Raises:
+        VPGCError: for a file that is missing or none of these, or a rate that is none.
+
+    Example:
+
+    ```python
+    landmarks, rate = read_landmarks("drive.npz")
+    ```
+    """
+    file = Path(file)
+    rate = None
+    try:
+        # Nothing is unpickled.
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            landmarks = content
+        else:
+            with content:
+                landmarks = content["landmarks"]
+                if "frame_rate" in content.files:
+                    rate = float(content["frame_rate"])
+    except FileNotFoundError:
+        raise VPGCError(f"There is no file {file}: check the path.") from None
+    except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise VPGCError(
+            f"{file} holds no landmarks that can be read: save them by np.savez(file, "
+            "landmarks=..., frame_rate=...)."
+        ) from error
+    if rate is not None and not 0 < rate < 1000:
+        raise VPGCError(f"{file} gives {rate:g} frames a second: give a frame_rate above 0.")
+    if landmarks.dtype.kind not in "fiu":
+        raise VPGCError(f"{file} holds landmarks of type {landmarks.dtype}: give numbers.")
+    return landmarks, rate
+
+
+def hold(landmarks, valid, times) -> np.ndarray:
+    """Hold the last pose where there is no face, and glide to the one that comes back.
+
+    Args:
+        landmarks: Float `(n, p, 2)`; those of frames without a face are not read.
+        valid: Bool `(n,)`, at least one true.
+        times: Seconds `(n,)`.
+
+    Returns:
+        Float32 `(n, p, 2)`. Before the first face it is that face's pose.
+
+    Example:
+
+    ```python
+    landmarks = hold(landmarks, track.valid, frame_times("friend.mp4"))
+    ```
+    """
+    known = np.flatnonzero(valid)
+    frame = np.arange(len(valid))
+    places = np.searchsorted(known, frame, "right")
+    before = known[np.maximum(places - 1, 0)]
+    after = known[np.minimum(places, len(known) - 1)]
+    after = np.where(valid, frame, after)
+    # At the end there is nothing to glide to.
+    left = np.where(after > frame, times[after] - times, np.inf)
+    gap = np.maximum(times[after] - times[before], 1e-9)
+    share = np.clip(1 - left / np.minimum(GLIDE, gap), 0, 1)
+    share = (share * share * (3 - 2 * share))[:, None, None]
+    held = (1 - share) * landmarks[before] + share * landmarks[after]
+    return np.where(np.asarray(valid)[:, None, None], landmarks, held).astype("float32")
+
+
+def fading(valid, times) -> np.ndarray:
+    """Brightness by the time to the nearest frame with a face: 1 there, 0 from half a second on.
+
+    Args:
+        valid: Bool `(n,)`, at least one true.
+        times: Seconds `(n,)`.
+
+    Returns:
+        Float64 `(n,)` in [0, 1].
+
+    Example:
+
+    ```python
+    light = fading(track.valid, frame_times("friend.mp4"))
+    ```
+    """
+    times = np.asarray(times, "float64")
+    known = times[np.asarray(valid)]
+    places = np.searchsorted(known, times)
+    before, after = known[np.maximum(places - 1, 0)], known[np.minimum(places, len(known) - 1)]
+    distance = np.minimum(np.abs(times - before), np.abs(after - times))
+    return np.clip(1 - distance / FADE, 0, 1)
+
+
+def _part(frames, rate, start, end, what):
+    first = round((start or 0) * rate)
+    chosen = frames[first : None if end is None else round(end * rate)]
+    if not len(chosen):
+        raise VPGCError(
+            f"{what}, none of them in the part asked for: choose another --start or --end."
+        )
+    return chosen
+
+
+def _spans(times, ends, kept):
+    """Runs of frames that are kept, as pairs of seconds."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], kept.astype(int), [0]])))
+    return [(float(times[a]), float(ends[b - 1])) for a, b in edges.reshape(-1, 2)]
+
+
+def _say_missing(driving, valid, times, missing):
+    lost = np.flatnonzero(~valid)
+    done = {
+        "hold": "the last pose is held there; --missing fade or skip does otherwise",
+        "fade": "the picture goes dark there",
+        "skip": "these are left out",
+    }[missing]
+    warnings.warn(
+        f"{driving} shows no face in {len(lost)} of {len(valid)} frames, the first at "
+        f"{times[lost[0]]:.2f} s: {done}.",
+        stacklevel=3,
+    )
