@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -577,6 +577,24 @@ def check_target(path, overwrite: bool = False) -> None:
     check_writable(path)
 
 
+def open_target(path, metadata: dict[str, str]):
+    """A container to write, by PyAV, with metadata.
+
+    Args:
+        path: The file, .mp4, .mkv or .mov.
+        metadata: Names of any kind and their texts; empty for none.
+
+    Returns:
+        `av.container.OutputContainer`.
+    """
+    # MP4 and MOV know few names of their own; as tags of QuickTime all are kept.
+    tags = metadata and Path(path).suffix.lower() in (".mp4", ".mov")
+    options = {"movflags": "use_metadata_tags"} if tags else {}
+    container = _av().open(str(path), "w", options=options)
+    container.metadata.update(metadata)
+    return container
+
+
 class VideoWriter:
     """Writes RGB frames as H.264, under a temporary name until it is whole.
 
@@ -585,6 +603,8 @@ class VideoWriter:
         frame_rate: Frames a second.
         crf: Quality, 0 (lossless) to 51; 18 is visually close to lossless.
         overwrite: Replace an existing file?
+        metadata: What the file says of itself, such as `{"title": "Me"}`.
+        finish: Called with the path of the whole file before it gets its name; may change it.
 
     Raises:
         VPGCError: see `check_target`; or if a frame has another size or the disk is full.
@@ -598,7 +618,15 @@ class VideoWriter:
     ```
     """
 
-    def __init__(self, path, frame_rate: float, crf: int = 18, overwrite: bool = False):
+    def __init__(
+        self,
+        path,
+        frame_rate: float,
+        crf: int = 18,
+        overwrite: bool = False,
+        metadata: dict[str, str] | None = None,
+        finish: Callable[[Path], None] | None = None,
+    ):
         try:
             import av  # noqa: F401
         except ImportError as error:
@@ -606,6 +634,7 @@ class VideoWriter:
         self.path = Path(path)
         check_target(self.path, overwrite)
         self.frame_rate, self.crf = frame_rate, crf
+        self.metadata, self.finish = metadata or {}, finish
         self.partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         self.container: Any = None
         self.size: Any = None
@@ -623,7 +652,7 @@ class VideoWriter:
             self.size = frame.shape[:2]
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.container = av.open(str(self.partial), "w")
+                self.container = open_target(self.partial, self.metadata)
             rate = Fraction(self.frame_rate).limit_denominator(1001)
             self.stream = self.container.add_stream("libx264", rate=rate)
             # yuv420p, which every player knows, wants even sizes.
@@ -657,6 +686,8 @@ class VideoWriter:
                 with writing(self.path):
                     self.container.mux(self.stream.encode())
                     self.container.close()
+                    if self.finish is not None:
+                        self.finish(self.partial)
                     os.replace(self.partial, self.path)
         finally:
             # What went wrong first is what is said; closing twice does nothing.

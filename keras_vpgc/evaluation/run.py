@@ -34,6 +34,7 @@ from keras_vpgc.evaluation.protocol import (
 )
 from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.evaluation.videos import MOUTH, PITCH, YAW
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
@@ -191,7 +192,8 @@ def _write(output, result, scores, truth, systems, portrait, puppet, settings):
         sheet = contact_sheet([truth, *systems.values()], ["truth", *systems])
         (partial / "contact_sheet.png").write_bytes(png(sheet))
         (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
-        with VideoWriter(partial / "driven.mp4", portrait.frame_rate) as video:
+        metadata = Provenance(composite=True).metadata()
+        with VideoWriter(partial / "driven.mp4", portrait.frame_rate, metadata=metadata) as video:
             for true, frame in zip(truth, systems["driven"], strict=True):
                 video.write(side_by_side([true, frame]))
         evaluation = _evaluation(result, scores, truth, systems, portrait, puppet, settings)

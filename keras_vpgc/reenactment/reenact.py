@@ -1,5 +1,6 @@
 """Driving a puppet by a video."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras_vpgc.data import video
 from keras_vpgc.data.prepare import frame_range, track_clip
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.reenactment.contours import drive_contours, read_contours
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.visualization import side_by_side as beside
 
@@ -30,6 +32,7 @@ def reenact(
     precision: str | None = None,
     overwrite: bool = False,
     tracker_model=None,
+    provenance: Provenance | None = None,
     progress: bool = True,
 ) -> Path:
     """Render a puppet in the poses of a driving video.
@@ -51,6 +54,8 @@ def reenact(
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing output?
         tracker_model: Path of the face landmarker's model.
+        provenance: How the output says that it is synthetic, see `Provenance`, whose `puppet`,
+            `driving_sha256` and `composite` are filled in; default: by metadata and a manifest.
         progress: Show progress bars?
 
     Returns:
@@ -73,6 +78,8 @@ def reenact(
     video.check_target(output, overwrite)
     if Path(output).exists() and Path(driving).exists() and Path(output).samefile(driving):
         raise VPGCError(f"{output} is the driving video itself: choose another output.")
+    provenance = provenance or Provenance()
+    provenance.check(output)
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet, precision or "auto")
     elif precision is not None:
@@ -80,15 +87,15 @@ def reenact(
             "A Puppet has its precision already: give the path of its file or run, or leave "
             "precision out."
         )
+    provenance = dataclasses.replace(provenance, puppet=puppet)
     if Path(driving).is_dir():
         if retargeting not in ("auto", "none") or neutral is not None or motion != 1:
             raise VPGCError(
                 f"{driving} is a folder of contour images, which cannot be retargeted: leave "
                 "retargeting, neutral and motion out."
             )
-        return _reenact_contours(
-            puppet, driving, output, start, end, side_by_side, batch_size, overwrite, progress
-        )
+        chosen = start, end, side_by_side, batch_size, overwrite, provenance, progress
+        return _reenact_contours(puppet, driving, output, *chosen)
     info = video.probe(driving)
     landmarks, track, sha256 = driving_landmarks(
         puppet,
@@ -102,6 +109,7 @@ def reenact(
         tracker_model=tracker_model,
         progress=progress,
     )
+    provenance = dataclasses.replace(provenance, driving_sha256=sha256, composite=side_by_side)
     if side_by_side:
         if puppet.metadata["source_sha256"] == sha256:
             crop = crops.Crop(**puppet.metadata["crop"])
@@ -109,15 +117,25 @@ def reenact(
             crop = crops.choose_crop(track.points, track.valid, info.width, info.height)
         source = video.read_frames(driving, *frame_range(driving, start, end))
     with (
-        video.VideoWriter(output, info.frame_rate, overwrite=overwrite) as writer,
+        _writer(output, info.frame_rate, overwrite, provenance) as writer,
         tqdm(total=len(landmarks), desc="driving", unit="frame", disable=not progress) as bar,
     ):
         for frames in puppet.stream(landmarks, batch_size, bar.update):
             for frame in frames:
                 if side_by_side:
                     frame = beside([crops.apply(next(source), crop, puppet.size), frame])
-                writer.write(frame)
+                writer.write(provenance.frame(frame))
     return Path(output)
+
+
+def _writer(output, rate, overwrite, provenance):
+    return video.VideoWriter(
+        output,
+        rate,
+        overwrite=overwrite,
+        metadata=provenance.metadata(),
+        finish=provenance.sign,
+    )
 
 
 def driving_landmarks(
@@ -190,7 +208,16 @@ def driving_landmarks(
 
 
 def _reenact_contours(
-    puppet, folder, output, start, end, side_by_side, batch_size, overwrite, progress
+    puppet,
+    folder,
+    output,
+    start,
+    end,
+    side_by_side,
+    batch_size,
+    overwrite,
+    provenance,
+    progress,
 ):
     from tqdm.auto import tqdm
 
@@ -204,7 +231,7 @@ def _reenact_contours(
             "puppet's rate, none of them in the part asked for: choose another --start or --end."
         )
     with (
-        video.VideoWriter(output, rate, overwrite=overwrite) as writer,
+        _writer(output, rate, overwrite, provenance) as writer,
         tqdm(total=len(chosen), desc="driving", unit="frame", disable=not progress) as bar,
     ):
         shown = iter(chosen)
@@ -212,5 +239,5 @@ def _reenact_contours(
             for frame in frames:
                 if side_by_side:
                     frame = beside([np.stack([next(shown)] * 3, axis=-1), frame])
-                writer.write(frame)
+                writer.write(provenance.frame(frame))
     return Path(output)
