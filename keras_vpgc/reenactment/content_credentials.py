@@ -52,7 +52,7 @@ def available() -> bool:
     return True
 
 
-def error() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
     """What c2pa-python raises."""
     if not available():
         return ()
@@ -183,9 +183,10 @@ def read_identity(certificate, key) -> Identity:
         An `Identity`.
 
     Raises:
-        VPGCError: if a file cannot be read, the key is of a kind that C2PA does not know, they do
-            not belong together, or the certificate is outdated.
+        VPGCError: if c2pa-python is missing, a file cannot be read, the key is of a kind that C2PA
+            does not know, they do not belong together, or the certificate is outdated.
     """
+    _c2pa()
     contents = []
     for file in (certificate, key):
         try:
@@ -196,21 +197,24 @@ def read_identity(certificate, key) -> Identity:
     return _identity(*contents, f"{certificate} with {key}")
 
 
-def check_identity(identity: Identity) -> None:
+def check_identity(identity: Identity, manifest: dict) -> None:
     """Sign a pixel, to see before the work whether an identity can sign.
+
+    Args:
+        identity: Who is to sign.
+        manifest: What, see `sign`.
 
     Raises:
         VPGCError: if it cannot.
     """
     c2pa = _c2pa()
-    manifest = {"claim_generator_info": [{"name": "keras_vpgc"}], "assertions": []}
     try:
         _sign(io.BytesIO(_pixel()), io.BytesIO(), "image/png", manifest, identity)
     except c2pa.C2paError as error:
         reason = " ".join(str(error).split("(self#")[0].split()).rstrip(".:")
         raise VPGCError(
-            f"{identity.name} cannot sign a C2PA manifest ({reason}): give a certificate chain for "
-            "C2PA, the signer's first, and its key."
+            f"{identity.name} cannot sign a C2PA manifest ({reason}): give a certificate chain made "
+            "for C2PA, the signer's first, and its key."
         ) from error
 
 

@@ -107,7 +107,7 @@ class Provenance:
                 stacklevel=2,
             )
         elif certificate is not None:
-            content_credentials.check_identity(self._identity())
+            content_credentials.check_identity(self._identity(), self._manifest())
         elif not content_credentials.available():
             warnings.warn(
                 f"c2pa-python is not installed, so that {target} will say by its metadata alone, "
@@ -162,7 +162,7 @@ class Provenance:
         try:
             content_credentials.sign(target, signed, self._manifest(), self._identity())
             os.replace(signed, target)
-        except (VPGCError, OSError, content_credentials.error()) as error:
+        except (VPGCError, OSError, *content_credentials.errors()) as error:
             reason = str(error).splitlines()[0].rstrip(".:")
             warnings.warn(
                 f"No C2PA manifest could be made ({reason}): the video says by its metadata alone "

@@ -142,7 +142,7 @@ def _manifest(path, anchors) -> dict:
         return {**empty, "state": "unread"} if _has_manifest(path) else empty
     try:
         store = content_credentials.read(path, anchors)
-    except content_credentials.error() as error:
+    except content_credentials.errors() as error:
         if not _has_manifest(path):
             return empty  # a format that C2PA does not know
         problem = {"code": str(error).splitlines()[0], "explanation": None}

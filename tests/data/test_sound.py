@@ -74,3 +74,14 @@ def test_stereo_stays_stereo(silent, tmp_path):
 def test_sources_without_sound_write_nothing(silent, tmp_path):
     assert not add_sound(silent, silent, tmp_path / "both.mp4")
     assert not (tmp_path / "both.mp4").exists()
+
+
+def test_metadata_of_the_picture_are_kept(tmp_path):
+    wanted = {"title": "Silent", "digitalsourcetype": "x"}
+    with VideoWriter(tmp_path / "silent.mp4", 25, metadata=wanted) as video:
+        for _ in range(30):
+            video.write(np.zeros((64, 64, 3), "uint8"))
+    source = speaking(tmp_path / "source.mkv")
+    assert add_sound(tmp_path / "silent.mp4", source, tmp_path / "both.mp4")
+    with av.open(str(tmp_path / "both.mp4")) as container:
+        assert container.metadata.items() >= wanted.items()
