@@ -589,9 +589,10 @@ def open_target(path, metadata: dict[str, str]):
     """
     # MP4 and MOV know few names of their own; as tags of QuickTime all are kept.
     tags = metadata and Path(path).suffix.lower() in (".mp4", ".mov")
-    options = {"movflags": "use_metadata_tags"} if tags else {}
-    container = _av().open(str(path), "w", options=options)
-    container.metadata.update(metadata)
+    options = {"options": {"movflags": "use_metadata_tags"}} if tags else {}
+    container = _av().open(str(path), "w", **options)
+    if metadata:
+        container.metadata.update(metadata)
     return container
 
 

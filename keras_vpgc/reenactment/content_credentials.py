@@ -194,7 +194,7 @@ def read_identity(certificate, key) -> Identity:
         except OSError as error:
             reason = error.strerror or "it is no file"
             raise VPGCError(f"{file} cannot be read ({reason}): check the path.") from error
-    return _identity(*contents, f"{certificate} with {key}")
+    return _identity(contents[0], contents[1], f"{certificate} with {key}")
 
 
 def check_identity(identity: Identity, manifest: dict) -> None:
@@ -213,8 +213,8 @@ def check_identity(identity: Identity, manifest: dict) -> None:
     except c2pa.C2paError as error:
         reason = " ".join(str(error).split("(self#")[0].split()).rstrip(".:")
         raise VPGCError(
-            f"{identity.name} cannot sign a C2PA manifest ({reason}): give a certificate chain made "
-            "for C2PA, the signer's first, and its key."
+            f"{identity.name} cannot sign a C2PA manifest ({reason}): give a certificate chain "
+            "made for C2PA, the signer's first, and its key."
         ) from error
 
 

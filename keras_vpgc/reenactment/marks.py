@@ -150,7 +150,8 @@ class InvisibleMark:
         # Edges would drown the pattern: each pixel counts relative to what is around it.
         detail = total / count
         detail = detail - cv2.blur(detail, (9, 9))
-        spread = np.sqrt(cv2.blur(detail * detail, (9, 9)))
+        # Of an even ground rounding may leave less than 0.
+        spread = np.sqrt(np.maximum(cv2.blur(detail * detail, (9, 9)), 0))
         waves = cv2.dct(np.clip(detail / (spread + 0.5), -2.5, 2.5))
         band, radius = _band()
         values = np.empty(len(radius))

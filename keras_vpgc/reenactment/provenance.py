@@ -1,5 +1,6 @@
 """What a produced video says of itself: that it is synthetic, by what, of which sources."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -150,7 +151,7 @@ class Provenance:
         """
         source = Path(source)
         target = source if target is None else Path(target)
-        with writing(target):
+        with contextlib.nullcontext() if target == source else writing(target):
             if target != source:
                 shutil.copyfile(source, target)
             if not self.enabled or target.suffix.lower() not in BOXES:
@@ -159,10 +160,12 @@ class Provenance:
         if not content_credentials.available():
             return  # said by `check`
         signed = target.with_name(f".{target.stem}.signed{target.suffix}")
+        failures: tuple[type[Exception], ...]
+        failures = (VPGCError, OSError, *content_credentials.errors())
         try:
             content_credentials.sign(target, signed, self._manifest(), self._identity())
             os.replace(signed, target)
-        except (VPGCError, OSError, *content_credentials.errors()) as error:
+        except failures as error:
             reason = str(error).splitlines()[0].rstrip(".:")
             warnings.warn(
                 f"No C2PA manifest could be made ({reason}): the video says by its metadata alone "

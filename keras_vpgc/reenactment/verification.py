@@ -151,7 +151,8 @@ def _manifest(path, anchors) -> dict:
         return empty
     manifests = store.get("manifests", {})
     active = manifests.get(store.get("active_manifest"), {})
-    types, details = [], {}
+    types: list = []
+    details: dict = {}
     # Whoever edits a video makes a manifest that contains the former one.
     for manifest in manifests.values():
         for assertion in manifest.get("assertions", []):
