@@ -19,6 +19,7 @@ from keras_vpgc.config import resolve
 from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.evaluation.compare_runs import compare_runs
+from keras_vpgc.reenactment import Provenance
 from keras_vpgc.training.recipes import train_puppet
 
 # What differs from the puppet's settings.
@@ -64,7 +65,10 @@ def main(portrait, folder="comparisons", preset="vpgc_128", **settings):
 
     def save(name, frames):
         with VideoWriter(
-            folder / f"{name.replace(' ', '_')}.mp4", portrait.frame_rate, overwrite=True
+            folder / f"{name.replace(' ', '_')}.mp4",
+            portrait.frame_rate,
+            overwrite=True,
+            metadata=Provenance().metadata() if name in SYSTEMS else None,
         ) as video:
             for frame in frames:
                 video.write(frame)

@@ -50,6 +50,23 @@ def command(
     ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+    provenance: Annotated[
+        bool,
+        typer.Option(help="Say in the file that it is synthetic: metadata and a C2PA manifest."),
+    ] = True,
+    mark: Annotated[
+        str | None, typer.Option(help="Words to draw in a corner, such as synthetic.")
+    ] = None,
+    invisible_mark: Annotated[
+        bool, typer.Option("--invisible-mark", help="Hide a mark that vpgc verify finds.")
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="Your C2PA certificate chain, PEM (or KERAS_VPGC_CERTIFICATE)."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Its private key, PEM (or KERAS_VPGC_KEY).")
+    ] = None,
 ):
     """Drive a puppet by a video.
 
@@ -58,7 +75,7 @@ def command(
     Example: vpgc reenact runs/me --driving friend.mp4 -o out.mp4
     """
     from keras_vpgc.data.shots import parse_time
-    from keras_vpgc.reenactment import reenact
+    from keras_vpgc.reenactment import Provenance, reenact
 
     with warnings_in_one_line():
         path = reenact(
@@ -78,6 +95,13 @@ def command(
             precision=precision,
             overwrite=overwrite,
             tracker_model=tracker_model,
+            provenance=Provenance(
+                enabled=provenance,
+                mark=mark,
+                invisible=invisible_mark,
+                certificate=certificate,
+                key=key,
+            ),
         )
     typer.echo(f"{path} is ready.")
 

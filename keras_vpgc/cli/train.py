@@ -46,6 +46,7 @@ def command(
         portrait, output, preset, network=network, recipe=recipe, seed=seed, devices=devices
     )
     typer.echo(f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT")
+    typer.echo(f"Fill in {output / 'MODEL_CARD.md'}: who is shown, and that they agreed.")
 
 
 def split_settings(settings: list[str]) -> tuple[dict, dict]:

@@ -17,7 +17,7 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
 
     Sample 0 of the result is the one that the source plays when its picture of second `start`
     appears; the sound ends with the picture. Nothing is written where the source has no sound that
-    can be decoded.
+    can be decoded. The silent video's metadata are kept.
 
     Args:
         silent: The video whose picture is taken as it is.
@@ -53,7 +53,7 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
             av.open(os.path.abspath(source)) as sounding,
             av.open(os.path.abspath(silent)) as showing,
             writing(target),
-            av.open(str(target), "w") as made,
+            video.open_target(target, _metadata(showing)) as made,
         ):
             picture = showing.streams.video[0]
             shown = made.add_stream_from_template(picture)
@@ -78,6 +78,12 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
         target.unlink(missing_ok=True)
         return False
     return True
+
+
+def _metadata(container):
+    """What a video says of itself, but for what the container's own writer says."""
+    names = ("major_brand", "minor_version", "compatible_brands", "encoder")
+    return {k: v for k, v in container.metadata.items() if k.lower() not in names}
 
 
 def _chunks(container, stream, spans, seconds):

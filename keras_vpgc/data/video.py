@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -586,6 +586,34 @@ def check_target(path, overwrite: bool = False) -> None:
     check_writable(path)
 
 
+def open_target(path, metadata: dict[str, str], fragmented: bool = False):
+    """A container to write, by PyAV, with metadata.
+
+    Args:
+        path: The file, .mp4, .mkv or .mov.
+        metadata: Names of any kind and their texts; empty for none.
+        fragmented: Can it be played as far as it is written? For MP4 and MOV.
+
+    Returns:
+        `av.container.OutputContainer`.
+    """
+    flags = []
+    options = {}
+    if Path(path).suffix.lower() in (".mp4", ".mov"):
+        if metadata:
+            # They know few names of their own; as tags of QuickTime all are kept.
+            flags.append("use_metadata_tags")
+        if fragmented:
+            flags += ["frag_keyframe", "empty_moov"]
+            options["frag_duration"] = "1000000"  # microseconds
+        if flags:
+            options["movflags"] = "+".join(flags)
+    container = _av().open(str(path), "w", **({"container_options": options} if options else {}))
+    if metadata:
+        container.metadata.update(metadata)
+    return container
+
+
 class VideoWriter:
     """Writes RGB frames as H.264, under a temporary name until it is whole.
 
@@ -598,6 +626,8 @@ class VideoWriter:
             (kept to 1/90000 s; Matroska keeps milliseconds); default: evenly.
         part: Is this a part of a longer video? An MP4 then that can be played as far as it is
             written, at any moment, and is the same bytes for the same frames.
+        metadata: What the file says of itself, such as `{"title": "Me"}`.
+        finish: Called with the path of the whole file before it gets its name; may change it.
 
     Raises:
         VPGCError: see `check_target`; or if a frame has another size, there are more frames than
@@ -620,11 +650,14 @@ class VideoWriter:
         overwrite: bool = False,
         times=None,
         part: bool = False,
+        metadata: dict[str, str] | None = None,
+        finish: Callable[[Path], None] | None = None,
     ):
         self.path = Path(path)
         check_target(self.path, overwrite)
         self.frame_rate, self.crf = frame_rate, crf
         self.times, self.part = times, part
+        self.metadata, self.finish = metadata or {}, finish
         self.count = 0
         hidden = "" if part else "."
         self.partial = self.path.with_name(f"{hidden}{self.path.stem}.partial{self.path.suffix}")
@@ -642,13 +675,7 @@ class VideoWriter:
             self.size = frame.shape[:2]
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                options: dict[str, Any] = {}
-                if self.part:
-                    options["container_options"] = {
-                        "movflags": "frag_keyframe+empty_moov",
-                        "frag_duration": "1000000",  # microseconds
-                    }
-                self.container = av.open(str(self.partial), "w", **options)
+                self.container = open_target(self.partial, self.metadata, self.part)
             rate = Fraction(self.frame_rate).limit_denominator(1001)
             self.time_base = 1 / rate if self.times is None else TICK
             self.stream = self.container.add_stream("libx264", rate=rate)
@@ -707,6 +734,8 @@ class VideoWriter:
                 with writing(self.path):
                     self.container.mux(self.stream.encode())
                     self.container.close()
+                    if self.finish is not None:
+                        self.finish(self.partial)
                     os.replace(self.partial, self.path)
         finally:
             # What went wrong first is what is said; closing twice does nothing.

@@ -91,12 +91,15 @@ class VideoParts:
             writer, self.writer = self.writer, None
             writer.__exit__(None, None, None)
 
-    def join(self, target, last: float | None = None) -> None:
+    def join(
+        self, target, last: float | None = None, metadata: dict[str, str] | None = None
+    ) -> None:
         """Put the parts together into one file, without encoding them again.
 
         Args:
             target: The video to write.
             last: Seconds that the last frame lasts; default: as the others.
+            metadata: What the file says of itself.
 
         Raises:
             VPGCError: if frames are missing or the target cannot be written.
@@ -110,7 +113,7 @@ class VideoParts:
             )
         files = [self._file(k) for k in range(0, self.count, self.length)]
         base = 1 / Fraction(self.frame_rate).limit_denominator(1001)
-        with writing(target), av.open(str(target), "w") as made:
+        with writing(target), video.open_target(target, metadata or {}) as made:
             stream = None
             for start, file in zip(range(0, self.count, self.length), files, strict=True):
                 with av.open(str(file)) as part:

@@ -35,6 +35,7 @@ from keras_vpgc.metrics import (
     identity_similarity,
     landmark_distance,
 )
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import GUARDS, RETARGETING
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization.cross_report import cross_report, cross_table
@@ -356,7 +357,9 @@ def _drive(run, source, path, batch_size, options, progress):
     puppet = Puppet.load(run, "float32")
     landmarks, *_ = driving_landmarks(puppet, source.path, progress=progress, **options)
     with (
-        video.VideoWriter(path, source.info.frame_rate, overwrite=True) as writer,
+        video.VideoWriter(
+            path, source.info.frame_rate, overwrite=True, metadata=Provenance().metadata()
+        ) as writer,
         _bar(len(landmarks), "driving", progress) as bar,
     ):
         for frames in puppet.stream(landmarks, batch_size, bar.update):

@@ -10,6 +10,7 @@ from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.metrics import align_face, flicker, sharpness, still_pairs
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.visualization import contact_sheet, draw_landmarks
 from keras_vpgc.visualization.sheets import png, write
 
@@ -139,9 +140,12 @@ class CrossPictures:
         wanted = {"driving": set(faces.astype(int).tolist()), "result": set(range(self.count))}
         streams = {name: clip.frames(numbers) for name, (clip, numbers) in self.clips.items()}
         rate = self.clips["driving"][0].info.frame_rate
+        metadata = Provenance(composite=True).metadata()
         try:
             with (
-                VideoWriter(self.folder / "silent.mp4", rate, overwrite=True) as writer,
+                VideoWriter(
+                    self.folder / "silent.mp4", rate, overwrite=True, metadata=metadata
+                ) as writer,
                 _bar(self.count, "scoring", self.progress) as bar,
             ):
                 for start in range(0, self.count, BATCH):

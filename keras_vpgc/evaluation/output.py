@@ -15,6 +15,7 @@ from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import ELSEWHERE, VPGCError, check_writable, missing_extra, writing
 from keras_vpgc.evaluation.clips import FLOOR, TRUTH
 from keras_vpgc.evaluation.protocol import ALL_COLUMNS
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.visualization import side_by_side
 from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
 
@@ -126,9 +127,10 @@ def _write_video(path, result, region, progress):
     names = [TRUTH, *pictures.clips]
     widest = min(PANEL_WIDTH, VIDEO_WIDTH // len(names))
     size = None
+    metadata = Provenance(composite=True).metadata()
     with (
         pictures.streams() as streams,
-        VideoWriter(path, result["protocol"]["frame_rate"], crf=23) as video,
+        VideoWriter(path, result["protocol"]["frame_rate"], crf=23, metadata=metadata) as video,
         _bar(count, "side by side", progress) as bar,
     ):
         for frames in zip(*streams, strict=True):

@@ -34,7 +34,9 @@ from keras_vpgc.evaluation.protocol import (
 )
 from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.evaluation.videos import MOUTH, PITCH, YAW
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet, load_model
+from keras_vpgc.training.model_card import write_model_card
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
 from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
@@ -64,7 +66,7 @@ def evaluate_run(
     the landmarks, and `mean training frame`.
     Written to `RUN/evaluation/`: `metrics.json`, `metrics.md`, per-frame `scores.npz`,
     `driven.mp4` (truth beside driven), `contact_sheet.png`, and `report.html`, which shows all of
-    it.
+    it. The metrics in the run's `MODEL_CARD.md` are brought up to date.
 
     Args:
         run: The run folder.
@@ -167,6 +169,7 @@ def evaluate_run(
         "table": table(rows),
     }
     _write(output, result, scores, truth, systems, portrait, puppet, info)
+    write_model_card(run, portrait)
     return result
 
 
@@ -191,7 +194,8 @@ def _write(output, result, scores, truth, systems, portrait, puppet, settings):
         sheet = contact_sheet([truth, *systems.values()], ["truth", *systems])
         (partial / "contact_sheet.png").write_bytes(png(sheet))
         (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
-        with VideoWriter(partial / "driven.mp4", portrait.frame_rate) as video:
+        metadata = Provenance(composite=True).metadata()
+        with VideoWriter(partial / "driven.mp4", portrait.frame_rate, metadata=metadata) as video:
             for true, frame in zip(truth, systems["driven"], strict=True):
                 video.write(side_by_side([true, frame]))
         evaluation = _evaluation(result, scores, truth, systems, portrait, puppet, settings)

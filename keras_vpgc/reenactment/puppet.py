@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_vpgc import backend
+from keras_vpgc.assets import sha256
 from keras_vpgc.data import coverage, landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.portrait import fill
@@ -38,6 +39,7 @@ class Puppet:
         metadata: Dict that travels with it: preset, frame rate, crop and checksum of the source,
             the person's shape, neutral pose and expression, what poses and expressions it has
             seen, tracker and landmark set.
+        sha256: Checksum of the file that it was loaded from, or `None`.
 
     Example:
 
@@ -46,6 +48,8 @@ class Puppet:
     frames = puppet.drive(landmarks)  # (n, 68, 2) in [0, 1] -> uint8 (n, s, s, 3)
     ```
     """
+
+    sha256: str | None = None
 
     def __init__(self, model: PortraitReenactor | DirectMapping, precision: str = "auto"):
         _check_precision(precision)
@@ -91,7 +95,9 @@ class Puppet:
                 f"{path} has schema version {version} but this keras_vpgc reads {SCHEMA_VERSION}: "
                 "train again, or install the matching version."
             )
-        return cls(model, precision)
+        puppet = cls(model, precision)
+        puppet.sha256 = sha256(path)
+        return puppet
 
     @property
     def size(self) -> int:

@@ -1,5 +1,6 @@
 """Driving a puppet by a video."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -21,6 +22,7 @@ from keras_vpgc.data.video_parts import VideoParts, open_job
 from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.reenactment import driving as sources
 from keras_vpgc.reenactment.contours import contour_files
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet, check_guard, check_retargeting
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization import side_by_side as together
@@ -47,6 +49,7 @@ def reenact(
     precision: str | None = None,
     overwrite: bool = False,
     tracker_model=None,
+    provenance: Provenance | None = None,
     progress: bool = True,
 ) -> Path:
     """Render a puppet in the poses of a driving video.
@@ -76,6 +79,8 @@ def reenact(
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing output, and what an unfinished job of other settings left?
         tracker_model: Path of the face landmarker's model.
+        provenance: How the output says that it is synthetic, see `Provenance`, whose `puppet`,
+            `driving_sha256` and `composite` are filled in; default: by metadata and a manifest.
         progress: Show progress bars?
 
     Returns:
@@ -97,6 +102,8 @@ def reenact(
     video.check_target(output, overwrite)
     if output.exists() and driving.exists() and output.samefile(driving):
         raise VPGCError(f"{output} is the driving video itself: choose another output.")
+    provenance = provenance or Provenance()
+    provenance.check(output)
     check_retargeting(retargeting)
     check_guard(guard)
     if missing not in sources.MISSING:
@@ -127,16 +134,22 @@ def reenact(
     else:
         video.probe(driving)
         sources.rest_frame(driving, neutral, start, end)
+    checksum = _checksum(driving)
+    provenance = dataclasses.replace(
+        provenance, puppet=puppet, driving_sha256=checksum, composite=side_by_side
+    )
     settings = {
         **part,
         "puppet": _fingerprint(puppet),
-        "driving": _checksum(driving),
+        "driving": checksum,
         "retargeting": retargeting,
         "neutral": neutral,
         "motion": motion,
         "guard": guard,
         "missing": missing,
         "side_by_side": side_by_side,
+        "mark": provenance.mark,
+        "invisible_mark": provenance.invisible,
         "precision": str(puppet.model.get_config()["dtype"]),
         "backend": keras.backend.backend(),
         "version": __version__,
@@ -161,11 +174,33 @@ def reenact(
         except VPGCError:
             _forget(folder, driving, start, end)
             raise
-    _render(drive, output, folder, settings, side_by_side, sound, batch_size, overwrite, progress)
+    _render(
+        drive,
+        output,
+        folder,
+        settings,
+        provenance,
+        side_by_side,
+        sound,
+        batch_size,
+        overwrite,
+        progress,
+    )
     return output
 
 
-def _render(drive, output, folder, settings, side_by_side, sound, batch_size, overwrite, progress):
+def _render(
+    drive,
+    output,
+    folder,
+    settings,
+    provenance,
+    side_by_side,
+    sound,
+    batch_size,
+    overwrite,
+    progress,
+):
     from tqdm.auto import tqdm
 
     # A part begins with a batch, so that batches are the same wherever a job begins again.
@@ -186,7 +221,7 @@ def _render(drive, output, folder, settings, side_by_side, sound, batch_size, ov
                             image = np.rint(image * drive.light[place]).astype("uint8")
                         if beside is not None:
                             image = together([next(beside), image])
-                        write(image)
+                        write(provenance.frame(image))
                         place += 1
                         bar.update()
         except BaseException:
@@ -199,7 +234,7 @@ def _render(drive, output, folder, settings, side_by_side, sound, batch_size, ov
             if beside is not None:
                 beside.close()
         silent = folder / f"silent{output.suffix}"
-        parts.join(silent, drive.last)
+        parts.join(silent, drive.last, provenance.metadata())
     ready = folder / f"sounding{output.suffix}"
     if not (
         sound
@@ -207,6 +242,7 @@ def _render(drive, output, folder, settings, side_by_side, sound, batch_size, ov
         and sounds.add_sound(silent, drive.source, ready, spans=drive.spans)
     ):
         ready = silent
+    provenance.sign(ready)
     with writing(output):
         os.replace(ready, output)
     parts.remove()

@@ -41,6 +41,8 @@ from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.devices import check_division, resolve_devices, train_in_processes
 from keras_vpgc.training.direct_trainer import DirectTrainer
 from keras_vpgc.training.fit_driver import draw, encode, fit_driver, fit_driver_on_images
+from keras_vpgc.training.model_card import NAME as MODEL_CARD
+from keras_vpgc.training.model_card import write_model_card
 from keras_vpgc.training.optimizer import adam, schedule
 from keras_vpgc.training.stage import Stage
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION, __version__
@@ -112,8 +114,8 @@ def train_puppet(
 
     Args:
         portrait: A `Portrait` or the path of its folder.
-        run: The run folder; gets `run.json`, `autoencoder.keras`, `driver.keras`, `puppet.keras`
-            `logs/` and `previews/`; and `checkpoints/` until it is done.
+        run: The run folder; gets `run.json`, `autoencoder.keras`, `driver.keras`, `puppet.keras`,
+            `MODEL_CARD.md`, `logs/` and `previews/`; and `checkpoints/` until it is done.
         preset: Name of a preset.
         network: Overrides of the model classes' arguments.
         recipe: Overrides of the recipe, see `keras_vpgc.config.Recipe`.
@@ -264,6 +266,8 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
     if stage_1 is not None and stage_1_done:
         return _load(file)
     if stage_1 is None and done and (direct or driver_file.exists()):
+        if _writes() and not (run / MODEL_CARD).exists():
+            write_model_card(run, portrait)
         return _load(puppet_file)
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
@@ -285,6 +289,8 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
         reenactor.set_weights(mapping.get_weights())
         _save(reenactor, puppet_file)
         _clear(run, stages)
+        if _writes():
+            write_model_card(run, portrait)
         return reenactor
     if stage_1_done:
         autoencoder = _load(file)
@@ -302,6 +308,8 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
     # Last: that there is a driver says that all is done.
     _save(driver, driver_file)
     _clear(run, stages)
+    if _writes():
+        write_model_card(run, portrait)
     return reenactor
 
 

@@ -88,3 +88,14 @@ def test_sound_of_what_is_left_out_is_left_out(silent, tmp_path):
     with av.open(str(tmp_path / "none.mp4")) as container:
         loudest = max(np.abs(x.to_ndarray()).max() for x in container.decode(audio=0))
     assert loudest < 1e-3
+
+
+def test_metadata_of_the_picture_are_kept(tmp_path):
+    wanted = {"title": "Silent", "digitalsourcetype": "x"}
+    with VideoWriter(tmp_path / "silent.mp4", 25, metadata=wanted) as video:
+        for _ in range(30):
+            video.write(np.zeros((64, 64, 3), "uint8"))
+    source = speaking(tmp_path / "source.mkv")
+    assert add_sound(tmp_path / "silent.mp4", source, tmp_path / "both.mp4")
+    with av.open(str(tmp_path / "both.mp4")) as container:
+        assert container.metadata.items() >= wanted.items()

@@ -657,3 +657,35 @@ def test_real_footage_is_what_opencv_sees(name, test_data):
 def test_a_picture_is_no_video(test_data):
     with pytest.raises(VPGCError, match="multi_face.jpg is a single picture"):
         probe(test_data / "hard/multi_face.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_metadata_are_written(tmp_path, suffix):
+    wanted = {"title": "Me", "comment": "ü, 100%", "anything": "else"}
+    with VideoWriter(tmp_path / f"a{suffix}", 25, metadata=wanted) as video:
+        for frame in ramp(3):
+            video.write(frame)
+    with av.open(str(video.path)) as container:
+        found = {key.lower(): value for key, value in container.metadata.items()}
+    assert found.items() >= wanted.items()
+
+
+def test_whole_file_is_finished_before_it_gets_its_name(tmp_path):
+    target, seen = tmp_path / "a.mp4", []
+
+    def finish(path):
+        seen.append((probe(path).frame_count, target.exists()))
+        path.write_bytes(b"changed")
+
+    with VideoWriter(target, 25, finish=finish) as video:
+        for frame in ramp(3):
+            video.write(frame)
+    assert seen == [(3, False)] and target.read_bytes() == b"changed"
+
+    def fail(path):
+        raise VPGCError("no")
+
+    with pytest.raises(VPGCError, match="no"):
+        with VideoWriter(tmp_path / "b.mp4", 25, finish=fail) as video:
+            video.write(ramp(1)[0])
+    assert [x.name for x in tmp_path.iterdir()] == ["a.mp4"]

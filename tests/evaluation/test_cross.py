@@ -19,6 +19,7 @@ from keras_vpgc.evaluation.motion import (
     signals,
     still_face,
 )
+from keras_vpgc.reenactment import verify
 from tests.evaluation.videos import frames_of, write_exact
 
 pytestmark = pytest.mark.once
@@ -237,6 +238,7 @@ def test_identical_clips(driving, tmp_path):
     stored = json.loads((folder / "cross.json").read_text())
     assert stored == json.loads(json.dumps({k: v for k, v in found.items() if k != "folder"}))
     assert "| head motion error (°) ↓ | 0.00" in (folder / "cross.md").read_text()
+    assert verify(folder / "cross.mp4").metadata["software"].startswith("keras_vpgc")
     info = probe(folder / "cross.mp4")
     assert (info.frame_count, info.width, info.height) == (55, 768, 256)
     assert cv2.imread(str(folder / "contact_sheet.png")).shape == (480, 1280, 3)
@@ -305,6 +307,7 @@ def test_a_run_is_driven_and_scored(run, clip, tmp_path):
     assert found["protocol"]["driving"]["first_frame"] == 25
     assert found["protocol"]["target"]["side"] == 64
     assert probe(folder / "driven.mp4").frame_count == 13
+    assert verify(folder / "driven.mp4").exit_code == 0
     row = found["scores"][RESULT]
     assert (
         row["sharpness"] >= 0

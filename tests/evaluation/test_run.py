@@ -16,6 +16,7 @@ from keras_vpgc.data.coverage import inspect
 from keras_vpgc.data.video import read_frames
 from keras_vpgc.evaluation import run as module
 from keras_vpgc.evaluation.run import evaluate_run
+from keras_vpgc.reenactment import verify
 
 
 @pytest.fixture
@@ -49,7 +50,9 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     folder = copy / "evaluation"
     assert json.loads((folder / "metrics.json").read_text())["rows"] == rows
     assert "| driven |" in (folder / "metrics.md").read_text()
+    assert result["table"] in (copy / "MODEL_CARD.md").read_text()
     assert cv2.imread(str(folder / "contact_sheet.png")).shape[0] == 6 * 160
+    assert verify(folder / "driven.mp4").exit_code == 0
     frames = list(read_frames(folder / "driven.mp4"))
     assert len(frames) == len(held_out) and frames[0].shape == (64, 128, 3)
     truth = portrait.frames(held_out[:1])[0]

@@ -13,7 +13,7 @@ import pytest
 from keras_vpgc import VPGCError
 from keras_vpgc.data.sound import add_sound
 from keras_vpgc.data.video import VideoWriter, frame_times, probe, read_frames
-from keras_vpgc.reenactment import Puppet, reenact
+from keras_vpgc.reenactment import Provenance, Puppet, reenact
 from keras_vpgc.reenactment.driving import driving_landmarks, fading, hold
 from tests.data.test_sound import RATE, speaking
 
@@ -166,7 +166,10 @@ def test_killed_job_goes_on_to_the_same_file(run, puppet, gap, tmp_path, monkeyp
         "    if self.done == 40:\n"
         "        time.sleep(600)\n"
         "VideoParts.write = slow\n"
-        f"module.reenact({str(run)!r}, {str(gap)!r}, 'out.mp4', batch_size=4, progress=False)\n"
+        "from keras_vpgc.reenactment import Provenance\n"
+        "off = Provenance(enabled=False)\n"
+        f"settings = {{'batch_size': 4, 'progress': False, 'provenance': off}}\n"
+        f"module.reenact({str(run)!r}, {str(gap)!r}, 'out.mp4', **settings)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     parts = tmp_path / "out.mp4.parts"
@@ -180,7 +183,9 @@ def test_killed_job_goes_on_to_the_same_file(run, puppet, gap, tmp_path, monkeyp
     assert (parts / "part-0000016.mp4").exists() and not (parts / "part-0000032.mp4").exists()
     module = sys.modules["keras_vpgc.reenactment.reenact"]
     monkeypatch.setattr(module, "PART_FRAMES", 16)
-    settings = {"batch_size": 4, "progress": False}
+    # A manifest holds its time.
+    off = Provenance(enabled=False)
+    settings = {"batch_size": 4, "progress": False, "provenance": off}
     with pytest.raises(VPGCError, match=r"unfinished job that cannot go on \(other motion\)"):
         reenact(puppet, gap, tmp_path / "out.mp4", motion=0.5, **settings)
     written = (parts / "part-0000000.mp4").stat().st_mtime_ns

@@ -32,6 +32,7 @@ from tests.layers.layer_case import to_numpy
 
 def test_run_folder_holds_what_the_design_says(run, portrait):
     assert {x.name for x in run.iterdir()} == {
+        "MODEL_CARD.md",
         "run.json",
         "autoencoder.keras",
         "driver.keras",
