@@ -269,33 +269,33 @@ def refine(mask, frame) -> np.ndarray:
         raise missing_extra("opencv-contrib-python", "video")
     mask = np.asarray(mask, "float32")
     radius = max(2, round(EDGE * max(mask.shape)))
+    person, behind = _away(mask > HIGH, radius), _away(mask <= LOW, radius)
     guide = frame.astype("float32") / 255
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    person = cv2.erode((mask > HIGH).astype("float32"), disk)
-    behind = 1 - cv2.dilate((mask > LOW).astype("float32"), disk)
-    # Means over wide windows need few pixels.
-    scale = min(1.0, 256 / max(mask.shape))
-    small = max(1, round(scale * mask.shape[1])), max(1, round(scale * mask.shape[0]))
-    colours, shares = [], []
-    for known in (person, behind):
-        values = np.dstack([guide * known[..., None], known])
-        values = cv2.resize(values, small, interpolation=cv2.INTER_AREA)
-        values = cv2.GaussianBlur(values, (0, 0), 2.5 * EDGE * max(small))
-        values[..., :3] /= values[..., 3:] + 1e-5
-        values = cv2.resize(values, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        colours.append(values[..., :3])
-        shares.append(values[..., 3])
-    found = np.minimum(*shares)
-    found = found / (found + 1e-3)
-    step = colours[0] - colours[1]
-    length = (step**2).sum(axis=-1)
-    between = np.clip(((guide - colours[1]) * step).sum(axis=-1) / (length + 1e-6), 0, 1)
-    rest = ((guide - colours[1] - between[..., None] * step) ** 2).sum(axis=-1)
-    sure = found * length / (length + UNLIKE**2) * np.exp(-rest / UNLIKE**2)
     alpha = cv2.ximgproc.guidedFilter(guide, mask, radius, PLAIN)
-    alpha = alpha + sure * (between - alpha)
-    alpha = np.clip((alpha - LOW) / (HIGH - LOW), 0, 1)
-    return np.where(person > 0, 1, np.where(behind > 0, 0, alpha)).astype("float32")
+    # Means over wide windows need few pixels.
+    small = _small(mask.shape, 256)
+    reduced = cv2.resize(guide, small, interpolation=cv2.INTER_AREA)
+    shares = [
+        cv2.resize(v.astype("float32"), small, interpolation=cv2.INTER_AREA)
+        for v in (person, behind)
+    ]
+    rows, columns = np.nonzero(~(person | behind))
+    colours = []
+    for k in range(2):
+        values = np.dstack([reduced * shares[k][..., None], shares[k]])
+        values = cv2.GaussianBlur(values, (0, 0), 2.5 * EDGE * max(small))
+        colours.append(_sample(values, rows, columns, mask.shape))
+    found = np.minimum(colours[0][:, 3], colours[1][:, 3])
+    first, second = (c[:, :3] / (c[:, 3:] + 1e-5) for c in colours)
+    step, pixels = first - second, guide[rows, columns]
+    length = (step**2).sum(axis=-1)
+    between = np.clip(((pixels - second) * step).sum(axis=-1) / (length + 1e-6), 0, 1)
+    rest = ((pixels - second - between[:, None] * step) ** 2).sum(axis=-1)
+    sure = found / (found + 1e-3) * length / (length + UNLIKE**2) * np.exp(-rest / UNLIKE**2)
+    result = person.astype("float32")
+    guided = alpha[rows, columns]
+    result[rows, columns] = np.clip((guided + sure * (between - guided) - LOW) / (HIGH - LOW), 0, 1)
+    return result
 
 
 def foreground(frame, alpha) -> np.ndarray:
@@ -310,23 +310,60 @@ def foreground(frame, alpha) -> np.ndarray:
     """
     import cv2
 
-    image, alpha = frame.astype("float32"), alpha[..., None]
+    # Both colours change slowly along an edge; the pixels themselves bring the detail.
+    small = _small(alpha.shape, 512)
+    image = cv2.resize(frame, small, interpolation=cv2.INTER_AREA).astype("float32")
+    share = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)[..., None]
     person = behind = image
-    for part in (EDGE, EDGE / 8):
-        width = max(3, round(2 * part * max(frame.shape[:2])) | 1)
-
-        def mean(values, width=width):
-            blurred = cv2.blur(values, (width, width))
-            return blurred if blurred.ndim == 3 else blurred[..., None]
-
-        share = mean(alpha)
-        person_mean = mean(person * alpha) / (share + 1e-5)
-        behind_mean = mean(behind * (1 - alpha)) / (1 - share + 1e-5)
-        rest = image - alpha * person_mean - (1 - alpha) * behind_mean
-        person = np.clip(person_mean + alpha * rest, 0, 255)
-        behind = behind_mean
+    for part in (EDGE, EDGE / 4):
+        width = (max(3, round(2 * part * max(small)) | 1),) * 2
+        mean = cv2.blur(share, width)[..., None]
+        person_mean = cv2.blur(person * share, width) / (mean + 1e-5)
+        behind = cv2.blur(behind * (1 - share), width) / (1 - mean + 1e-5)
+        rest = image - share * person_mean - (1 - share) * behind
+        person = np.clip(person_mean + share * rest, 0, 255)
+    result = cv2.resize(np.rint(person).astype("uint8"), alpha.shape[::-1])
     # Deep inside nothing shines through.
-    return np.rint(np.where(alpha > 0.999, image, person)).astype("uint8")
+    inside = alpha > 0.999
+    result[inside] = frame[inside]
+    rows, columns = np.nonzero((alpha > 0) & ~inside)
+    mixed, a = frame[rows, columns].astype("float32"), alpha[rows, columns][:, None]
+    first = _sample(person_mean, rows, columns, alpha.shape)
+    rest = mixed - a * first - (1 - a) * _sample(behind, rows, columns, alpha.shape)
+    result[rows, columns] = np.rint(np.clip(first + a * rest, 0, 255))
+    return result
+
+
+def _away(mask, radius):
+    """Where everything nearer than `radius` is in the mask, too."""
+    import cv2
+
+    return cv2.distanceTransform(mask.astype("uint8"), cv2.DIST_L2, 5) > radius
+
+
+def _small(shape, side):
+    scale = min(1.0, side / max(shape))
+    return max(1, round(scale * shape[1])), max(1, round(scale * shape[0]))
+
+
+def _sample(values, rows, columns, shape):
+    """Values `(n, channels)` of a small array at pixels of a frame."""
+    import cv2
+
+    if not len(rows):
+        return np.zeros((0, values.shape[-1]), "float32")
+    height, width = values.shape[:2]
+    x = ((columns + 0.5) * width / shape[1] - 0.5).astype("float32")
+    y = ((rows + 0.5) * height / shape[0] - 0.5).astype("float32")
+    # OpenCV's own coordinates are short: no array may be longer than 32767.
+    parts = [slice(k, k + 32000) for k in range(0, len(x), 32000)]
+    sampled = [
+        cv2.remap(
+            values, x[p, None], y[p, None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ).reshape(-1, values.shape[-1])
+        for p in parts
+    ]
+    return np.concatenate(sampled)
 
 
 def _grey(frame):

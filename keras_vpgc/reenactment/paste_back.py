@@ -41,8 +41,9 @@ TONE, GAINS = 3.0, (0.5, 2.0)
 # Lines at the rim: side of the grid on which their shifts are kept; the deviation of the blur that
 # spreads them, the longest shift and the shortest one that counts in pixels of the thumbnails.
 GRID, SPREAD, LONGEST, SHORTEST = 32, 5.0, 12.0, 0.25
-# Confidence that lets a shift count half.
-UNSURE = 0.01
+# Deviation of the windows of optical flow in pixels; mean squared slopes in grey levels that steady
+# it, and that let it count half.
+WINDOW, RIDGE, UNSURE = 3.0, 2.0, 4.0
 
 
 def _cv2():
@@ -296,8 +297,9 @@ def match(pairs: Iterable, numbers, times) -> tuple[ColourMatch, RimMatch]:
     than three deviations from the median: a hand before the face, a head in another pose) take no
     part. A region of one tone is shifted only.
 
-    Lines: dense optical flow from the frame to the picture, where there is structure and the flow
-    explains the difference, blurred. `PasteBack` applies it near the rim.
+    Lines: dense optical flow from the frame to the picture (Lucas and Kanade's, coarse to fine),
+    where there is structure and the flow explains the difference. `PasteBack` bends the picture by
+    it near the rim.
 
     Args:
         pairs: For each of `numbers` the picture, the frame's part under it, and where they are to
@@ -317,7 +319,8 @@ def match(pairs: Iterable, numbers, times) -> tuple[ColourMatch, RimMatch]:
 
     References:
         - Reinhard et al., "Color transfer between images", IEEE CG&A 2001.
-        - Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016.
+        - Lucas and Kanade, "An iterative image registration technique with an application to stereo
+          vision", IJCAI 1981.
     """
     times = np.asarray(times, "float64")
     moments, shifts = [], []
@@ -347,30 +350,66 @@ def match(pairs: Iterable, numbers, times) -> tuple[ColourMatch, RimMatch]:
 def _shifts(picture, frame, region):
     """Shifts from the frame's lines to the picture's and how sure they are, `(32, 32, 3)`."""
     cv2 = _cv2()
-    a, b = (
-        cv2.GaussianBlur(np.clip(v, 0, 255).astype("uint8"), (0, 0), 1.0) for v in (picture, frame)
+    # Along the axis on which the frame's colours differ most: skin, hair and walls can be equally
+    # bright.
+    colours = frame[region > 0.5].reshape(-1, 3)
+    if not len(colours):
+        return np.zeros((GRID, GRID, 3), "float32")
+    middle = colours.mean(axis=0)
+    axis = np.linalg.eigh(np.cov((colours - middle).T))[1][:, -1]
+    a, b, known = (
+        [cv2.resize(v, (SMALL >> k,) * 2, interpolation=cv2.INTER_AREA) for k in range(4)]
+        for v in (
+            *(
+                cv2.GaussianBlur(((v - middle) @ axis).astype("float32"), (0, 0), 1.0)
+                for v in (picture, frame)
+            ),
+            np.asarray(region, "float32"),
+        )
     )
-    a, b = (cv2.cvtColor(v, cv2.COLOR_RGB2GRAY) for v in (a, b))
-    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    method.setFinestScale(0)
-    grey = b.astype("float32")
-    slope = np.hypot(*(cv2.Sobel(grey, cv2.CV_32F, *k, scale=1 / 8) for k in ((1, 0), (0, 1)))) ** 2
-    rows, columns = np.mgrid[:SMALL, :SMALL].astype("float32")
-
-    def moved(shift):
-        return cv2.remap(a, columns + shift[..., 0], rows + shift[..., 1], cv2.INTER_LINEAR)
-
-    shift = np.zeros((SMALL, SMALL, 2), "float32")
-    # Where there is little structure, a flow stops short; the next one finds the rest.
-    for _ in range(3):
-        flow = method.calc(b, moved(shift), None)
-        rest = cv2.blur(np.abs(moved(shift + flow) - grey), (5, 5))
-        sure = slope / (slope + 25) * np.exp(-((rest / 15) ** 2)) * region
-        flow = cv2.GaussianBlur(flow * sure[..., None], (0, 0), SPREAD)
-        spread = cv2.GaussianBlur(sure, (0, 0), SPREAD)
-        shift += flow / (spread + UNSURE)[..., None]
-    values = np.dstack([shift * spread[..., None] / SMALL, spread])
+    shift = np.zeros((SMALL >> 3, SMALL >> 3, 2), "float32")
+    for level in (3, 2, 1, 0):
+        side = SMALL >> level
+        if level < 3:
+            shift = 2 * cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR)
+        for _ in range(3):
+            step, slope = _step(a[level], b[level], known[level], shift)
+            shift = shift + step
+    # Only what explains the difference.
+    before, after = (
+        cv2.GaussianBlur((b[0] - _moved(a[0], s)) ** 2 * known[0], (0, 0), SPREAD)
+        for s in (0 * shift, shift)
+    )
+    sure = np.clip(1 - after / (before + 1), 0, 1) * slope / (slope + UNSURE)
+    values = np.dstack([shift * sure[..., None] / SMALL, sure])
+    values = cv2.GaussianBlur(values.astype("float32"), (0, 0), SPREAD)
     return cv2.resize(values, (GRID, GRID), interpolation=cv2.INTER_AREA)
+
+
+def _moved(image, shift):
+    cv2 = _cv2()
+    rows, columns = np.mgrid[: len(image), : len(image)].astype("float32")
+    maps = columns + shift[..., 0], rows + shift[..., 1]
+    return cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _step(picture, frame, known, shift):
+    """One step of Lucas and Kanade from the frame to the picture, and the mean squared slope.
+
+    A ridge on the normal equations moves a line, along which nothing can be told, across itself.
+    """
+    cv2 = _cv2()
+    moved = _moved(picture, shift)
+    middle, difference = (moved + frame) / 2, frame - moved
+    x, y = (cv2.Sobel(middle, cv2.CV_32F, *k, scale=1 / 8) for k in ((1, 0), (0, 1)))
+    products = np.dstack([x * x, x * y, y * y, x * difference, y * difference])
+    xx, xy, yy, xd, yd = np.moveaxis(
+        cv2.GaussianBlur(products * known[..., None], (0, 0), WINDOW), -1, 0
+    )
+    determinant = (xx + RIDGE) * (yy + RIDGE) - xy * xy
+    step = np.dstack([(yy + RIDGE) * xd - xy * yd, (xx + RIDGE) * yd - xy * xd])
+    step /= determinant[..., None]
+    return np.clip(step, -1.5, 1.5).astype("float32"), xx + yy
 
 
 def _moments(picture, frame, region):
@@ -474,6 +513,8 @@ class PasteBack:
             VPGCError: for a picture or frame of another size.
         """
         self._check(image, frame)
+        if self.region == "face" and driven is None:
+            raise VPGCError("The region 'face' needs the landmarks that drive the puppet.")
         result = frame.copy()
         opacity = float(self.placement.opacity[number])
         if opacity == 0:
@@ -646,8 +687,6 @@ class PasteBack:
         `inset` is taken off all around, in sides of the picture.
         """
         cv2 = _cv2()
-        if driven is None:
-            raise VPGCError("The region 'face' needs the landmarks that drive the puppet.")
         shapes = [_face_points(driven)]
         if seen is not None and np.isfinite(seen).all():
             matrix = self.placement.matrices[number]
