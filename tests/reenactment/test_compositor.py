@@ -45,13 +45,6 @@ def composed(compositor, images, first=0):
     ]
 
 
-def test_some_frames_are_those_of_the_whole(puppet, driving):
-    landmarks, _ = driving
-    whole = puppet.drive(landmarks).astype(int)
-    some = list(puppet.drive_frames(landmarks, [0, 7, 19, 3]))
-    np.testing.assert_allclose(np.stack(some), whole[[0, 7, 19, 3]], atol=1)
-
-
 def test_own_person_comes_back_into_the_own_crop(puppet, driving, clip):
     landmarks, track = driving
     crop = Crop(**puppet.metadata["crop"])
