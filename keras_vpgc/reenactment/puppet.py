@@ -10,11 +10,12 @@ from keras_vpgc import backend
 from keras_vpgc.assets import sha256
 from keras_vpgc.data import coverage, landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
+from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.retarget import HeadTrack, fit_head, project, retarget
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import DirectMapping, PortraitReenactor
-from keras_vpgc.reenactment.contours import stream_windows, window_model
+from keras_vpgc.reenactment.contours import overlapped, stream_windows, window_model
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION as SCHEMA_VERSION
 
 RETARGETING = ("auto", "none", "relative", "absolute")
@@ -129,6 +130,24 @@ class Puppet:
         yield from stream_windows(
             self._call, landmarks, self.model.context, mode, batch_size, progress, start
         )
+
+    def drive_frames(self, landmarks, numbers):
+        """Some frames of `drive`, one by one, without those between.
+
+        Args:
+            landmarks: See `drive`.
+            numbers: Int `(m,)`, which frames.
+
+        Yields:
+            uint8 RGB `(size, size, 3)` for each number.
+        """
+        context = self.model.context
+        landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
+        mode = self.metadata.get("context_mode", "centered")
+        windows = context_indices(len(landmarks), context, mode)[np.asarray(numbers, int)]
+        batches = ((1, landmarks[window]) for window in windows)
+        for _, images in overlapped(self._call, batches):
+            yield images[0]
 
     def landmarks_of(
         self,

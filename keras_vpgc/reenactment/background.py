@@ -1,0 +1,534 @@
+"""Another background behind the person, or none."""
+
+import contextlib
+import os
+import re
+from collections import deque
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_vpgc import assets
+from keras_vpgc.data import video
+from keras_vpgc.data.tracking import _mediapipe
+from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
+
+COLOURS = {"green": (0, 177, 64), "blue": (0, 71, 187), "white": (255,) * 3, "black": (0,) * 3}
+# Encoder, pixel format and options of the video files that hold an alpha channel.
+ALPHA_CODECS = {
+    ".mov": ("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "16"}),
+    ".webm": ("libvpx-vp9", "yuva420p", {"crf": "18", "b": "0", "row-mt": "1", "cpu-used": "4"}),
+}
+# Frames before the one shown that steady its mask, and the difference in grey levels above which a
+# pixel has moved.
+MEMORY, MOVED = 3, 8.0
+# The mask follows the picture's edges in windows of this part of its longer side; the variance of
+# colours in [0, 1] below which a window is plain.
+EDGE, PLAIN = 1 / 64, 1e-4
+# Distance of colours in [0, 1] that tells person from background.
+UNLIKE = 0.2
+# What is surely background and surely person.
+LOW, HIGH = 0.1, 0.9
+
+
+class PersonSegmenter:
+    """MediaPipe's selfie segmenter. Use it in a `with`: it must be closed.
+
+    Args:
+        model: Path of `selfie_segmentation.tflite` or another segmenter of MediaPipe whose first
+            or only mask is the person, or `None` to find it by `keras_vpgc.assets`.
+
+    Raises:
+        VPGCError: if MediaPipe or its model file is missing, or that is no such model.
+
+    Example:
+
+    ```python
+    with PersonSegmenter() as segmenter:
+        mask = segmenter(frame)
+    ```
+
+    References:
+        Model card "MediaPipe Selfie Segmentation", Google 2021 (Apache-2.0).
+    """
+
+    def __init__(self, model=None):
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        self._mediapipe = _mediapipe()
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        path = assets.find("selfie_segmentation", model)
+        options = vision.ImageSegmenterOptions(
+            base_options=BaseOptions(model_asset_path=str(path)),
+            running_mode=vision.RunningMode.IMAGE,
+            output_confidence_masks=True,
+            output_category_mask=False,
+        )
+        try:
+            with video._quiet():
+                self._segmenter = vision.ImageSegmenter.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise VPGCError(
+                f"{path} is not a segmenter's model: give the path of selfie_segmentation.tflite, "
+                "or leave it out to have it fetched."
+            ) from error
+        self._first = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self) -> None:
+        """End it; MediaPipe wants that said."""
+        self._segmenter.close()
+
+    def __call__(self, frame) -> np.ndarray:
+        """How sure it is that a pixel shows a person.
+
+        Args:
+            frame: uint8 RGB `(h, w, 3)`.
+
+        Returns:
+            float32 `(h, w)` in [0, 1]; its edges are as coarse as the model's 256x256 pixels.
+        """
+        mp = self._mediapipe
+        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
+        with video._quiet() if self._first else contextlib.nullcontext():
+            found = self._segmenter.segment(image)
+        self._first = False
+        return np.array(found.confidence_masks[0].numpy_view(), "float32").reshape(frame.shape[:2])
+
+
+class Background:
+    """Puts another background behind the person in consecutive frames, or cuts the person out.
+
+    The segmenter's mask is steadied in time (where the picture has not changed, it is the mean with
+    the three frames before), brought to the picture's edges by a guided filter, and what the old
+    background left in the colours of half-covered pixels, such as hair, is taken out.
+
+    Args:
+        background: `"green"`, `"blue"`, `"white"`, `"black"`, `"#rrggbb"`, the path of a picture
+            (it covers the frame; what sticks out is cut off), or `"alpha"`.
+        model: See `PersonSegmenter`.
+
+    Attributes:
+        warm_up: Frames before the first one that `see` must be shown for a result that does not
+            depend on where a job was begun.
+        channels: 3 for RGB, 4 for RGB and alpha.
+
+    Raises:
+        VPGCError: for a background that is none of these, or what `PersonSegmenter` says.
+
+    Example:
+
+    ```python
+    with Background("green") as background:
+        for frame in frames:
+            writer.write(background(frame))
+    ```
+
+    References:
+        - He, Sun and Tang, "Guided image filtering", IEEE PAMI 2013.
+        - Forte, "Approximate fast foreground colour estimation", ICIP 2021 (blur fusion).
+    """
+
+    warm_up = MEMORY
+
+    def __init__(self, background: str = "green", model=None):
+        self.fill = parse_background(background)
+        self.channels = 4 if self.fill is None else 3
+        self._cover: Any = None
+        self._past: deque = deque(maxlen=MEMORY)
+        self.segmenter = PersonSegmenter(model)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self) -> None:
+        """End the segmenter."""
+        self.segmenter.close()
+
+    def reset(self) -> None:
+        """Forget the frames before, as after a cut."""
+        self._past.clear()
+
+    def see(self, frame) -> None:
+        """Take in a frame that is not asked for, to warm up."""
+        self._past.append((_grey(frame), self.segmenter(frame)))
+
+    def alpha(self, frame) -> np.ndarray:
+        """How much of each pixel is the person, for the next frame.
+
+        Args:
+            frame: uint8 RGB `(h, w, 3)`.
+
+        Returns:
+            float32 `(h, w)` in [0, 1].
+        """
+        import cv2
+
+        grey, mask = _grey(frame), self.segmenter(frame)
+        total, weight = mask.copy(), np.ones_like(mask)
+        for old_grey, old_mask in self._past:
+            if old_grey.shape != grey.shape:
+                continue
+            still = np.exp(-((cv2.absdiff(grey, old_grey) / MOVED) ** 2))
+            total += still * old_mask
+            weight += still
+        self._past.append((grey, mask))
+        return refine(total / weight, frame)
+
+    def __call__(self, frame) -> np.ndarray:
+        """The next frame with the other background.
+
+        Args:
+            frame: uint8 RGB `(h, w, 3)`.
+
+        Returns:
+            uint8 `(h, w, 3)`, or RGB with straight alpha `(h, w, 4)`.
+        """
+        alpha = self.alpha(frame)[..., None]
+        person = foreground(frame, alpha[..., 0])
+        if self.fill is None:
+            return np.concatenate([person, np.rint(255 * alpha).astype("uint8")], axis=-1)
+        behind = self._behind(frame.shape[:2])
+        return np.rint(behind + alpha * (person - behind)).astype("uint8")
+
+    def _behind(self, shape):
+        if self._cover is None or self._cover.shape[:2] != shape:
+            self._cover = _covering(self.fill, shape)
+        return self._cover
+
+
+def parse_background(text: str) -> np.ndarray | None:
+    """What a background's name stands for.
+
+    Args:
+        text: See `Background`.
+
+    Returns:
+        uint8 RGB `(h, w, 3)` of the picture or `(1, 1, 3)` of the colour; `None` for `"alpha"`.
+
+    Raises:
+        VPGCError: for a text that is none of these, or a picture that cannot be read.
+
+    Example:
+
+    ```python
+    parse_background("#00b140")  # array([[[0, 177, 64]]], dtype=uint8)
+    ```
+    """
+    text = str(text)
+    if text == "alpha":
+        return None
+    if text in COLOURS:
+        return np.array(COLOURS[text], "uint8").reshape(1, 1, 3)
+    if re.fullmatch("#[0-9a-fA-F]{6}", text):
+        return np.frombuffer(bytes.fromhex(text[1:]), "uint8").reshape(1, 1, 3)
+    if not Path(text).is_file():
+        raise VPGCError(
+            f"There is no background {text!r}: choose {', '.join(COLOURS)}, #rrggbb, alpha or the "
+            "path of a picture."
+        )
+    import cv2
+
+    image = cv2.imread(text, cv2.IMREAD_COLOR)
+    if image is None:
+        raise VPGCError(f"{text} cannot be read as a picture: give a PNG or JPEG file.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def refine(mask, frame) -> np.ndarray:
+    """Bring a coarse mask to the edges of the picture.
+
+    A band around the mask's edge, and where the mask is unsure, is decided by colour: a pixel there
+    lies between the mean colours of what is surely person and surely background nearby, and alpha
+    is how far. Where these two colours are alike, or the pixel is like neither, a guided filter
+    decides.
+
+    Args:
+        mask: float32 `(h, w)` in [0, 1].
+        frame: uint8 RGB `(h, w, 3)`.
+
+    Returns:
+        float32 `(h, w)` in [0, 1].
+
+    Raises:
+        VPGCError: if the OpenCV that is installed has no contributed modules.
+    """
+    import cv2
+
+    if not hasattr(cv2, "ximgproc"):
+        raise missing_extra("opencv-contrib-python", "video")
+    mask = np.asarray(mask, "float32")
+    radius = max(2, round(EDGE * max(mask.shape)))
+    person, behind = _away(mask > HIGH, radius), _away(mask <= LOW, radius)
+    guide = frame.astype("float32") / 255
+    alpha = cv2.ximgproc.guidedFilter(guide, mask, radius, PLAIN)
+    # Means over wide windows need few pixels.
+    small = _small(mask.shape, 256)
+    reduced = cv2.resize(guide, small, interpolation=cv2.INTER_AREA)
+    shares = [
+        cv2.resize(v.astype("float32"), small, interpolation=cv2.INTER_AREA)
+        for v in (person, behind)
+    ]
+    rows, columns = np.nonzero(~(person | behind))
+    colours = []
+    for k in range(2):
+        values = np.dstack([reduced * shares[k][..., None], shares[k]])
+        values = cv2.GaussianBlur(values, (0, 0), 2.5 * EDGE * max(small))
+        colours.append(_sample(values, rows, columns, mask.shape))
+    found = np.minimum(colours[0][:, 3], colours[1][:, 3])
+    first, second = (c[:, :3] / (c[:, 3:] + 1e-5) for c in colours)
+    step, pixels = first - second, guide[rows, columns]
+    length = (step**2).sum(axis=-1)
+    between = np.clip(((pixels - second) * step).sum(axis=-1) / (length + 1e-6), 0, 1)
+    rest = ((pixels - second - between[:, None] * step) ** 2).sum(axis=-1)
+    sure = found / (found + 1e-3) * length / (length + UNLIKE**2) * np.exp(-rest / UNLIKE**2)
+    result = person.astype("float32")
+    guided = alpha[rows, columns]
+    result[rows, columns] = np.clip((guided + sure * (between - guided) - LOW) / (HIGH - LOW), 0, 1)
+    return result
+
+
+def foreground(frame, alpha) -> np.ndarray:
+    """The person's own colours, without what shines through of the old background.
+
+    Args:
+        frame: uint8 RGB `(h, w, 3)`.
+        alpha: float32 `(h, w)` in [0, 1].
+
+    Returns:
+        uint8 RGB `(h, w, 3)`; where alpha is 0, the person's colours nearby.
+    """
+    import cv2
+
+    # Both colours change slowly along an edge; the pixels themselves bring the detail.
+    small = _small(alpha.shape, 512)
+    image = cv2.resize(frame, small, interpolation=cv2.INTER_AREA).astype("float32")
+    share = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)[..., None]
+    person = behind = image
+    for part in (EDGE, EDGE / 4):
+        width = (max(3, round(2 * part * max(small)) | 1),) * 2
+        mean = cv2.blur(share, width)[..., None]
+        person_mean = cv2.blur(person * share, width) / (mean + 1e-5)
+        behind = cv2.blur(behind * (1 - share), width) / (1 - mean + 1e-5)
+        rest = image - share * person_mean - (1 - share) * behind
+        person = np.clip(person_mean + share * rest, 0, 255)
+    result = cv2.resize(np.rint(person).astype("uint8"), alpha.shape[::-1])
+    # Deep inside nothing shines through.
+    inside = alpha > 0.999
+    result[inside] = frame[inside]
+    rows, columns = np.nonzero((alpha > 0) & ~inside)
+    mixed, a = frame[rows, columns].astype("float32"), alpha[rows, columns][:, None]
+    first = _sample(person_mean, rows, columns, alpha.shape)
+    rest = mixed - a * first - (1 - a) * _sample(behind, rows, columns, alpha.shape)
+    result[rows, columns] = np.rint(np.clip(first + a * rest, 0, 255))
+    return result
+
+
+def _away(mask, radius):
+    """Where everything nearer than `radius` is in the mask, too."""
+    import cv2
+
+    return cv2.distanceTransform(mask.astype("uint8"), cv2.DIST_L2, 5) > radius
+
+
+def _small(shape, side):
+    scale = min(1.0, side / max(shape))
+    return max(1, round(scale * shape[1])), max(1, round(scale * shape[0]))
+
+
+def _sample(values, rows, columns, shape):
+    """Values `(n, channels)` of a small array at pixels of a frame."""
+    import cv2
+
+    if not len(rows):
+        return np.zeros((0, values.shape[-1]), "float32")
+    height, width = values.shape[:2]
+    x = ((columns + 0.5) * width / shape[1] - 0.5).astype("float32")
+    y = ((rows + 0.5) * height / shape[0] - 0.5).astype("float32")
+    # OpenCV's own coordinates are short: no array may be longer than 32767.
+    parts = [slice(k, k + 32000) for k in range(0, len(x), 32000)]
+    sampled = [
+        cv2.remap(
+            values, x[p, None], y[p, None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ).reshape(-1, values.shape[-1])
+        for p in parts
+    ]
+    return np.concatenate(sampled)
+
+
+def _grey(frame):
+    import cv2
+
+    return cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (0, 0), 1.5).astype("float32")
+
+
+def _covering(picture, shape):
+    """A picture scaled to cover a frame, its middle, float32."""
+    import cv2
+
+    height, width = shape
+    scale = max(height / picture.shape[0], width / picture.shape[1])
+    size = max(width, round(scale * picture.shape[1])), max(height, round(scale * picture.shape[0]))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(picture, size, interpolation=method)
+    top, left = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
+    return scaled[top : top + height, left : left + width].astype("float32")
+
+
+def check_alpha_target(path, overwrite: bool = False) -> None:
+    """Refuse a target that `AlphaWriter` could not write, before the work.
+
+    Args:
+        path: A `.mov`, a `.webm`, or a name without a suffix for a folder of PNG files.
+        overwrite: Replace an existing file or folder of PNG files?
+
+    Raises:
+        VPGCError: if the name is none of these, it exists and `overwrite` is false, or the place is
+            read-only or full.
+    """
+    path = Path(path)
+    if path.suffix and path.suffix.lower() not in ALPHA_CODECS:
+        raise VPGCError(
+            f"{path} cannot hold an alpha channel: let it end in .mov (ProRes 4444) or .webm "
+            "(VP9), or give a name without an ending for a folder of PNG files."
+        )
+    if path.exists():
+        if not overwrite:
+            raise VPGCError(f"{path} exists: choose another name, or --overwrite.")
+        if path.is_dir() == bool(path.suffix):
+            kind = "a folder" if path.is_dir() else "a file"
+            raise VPGCError(f"{path} is {kind}: choose another name.")
+        strange = path.is_dir() and [f for f in path.iterdir() if f.suffix != ".png"]
+        if strange:
+            raise VPGCError(
+                f"{path} holds more than PNG files ({strange[0].name}): it is not replaced."
+            )
+    check_writable(path)
+
+
+class AlphaWriter:
+    """Writes frames with an alpha channel, under a temporary name until all are there.
+
+    `.mov` is ProRes 4444 (10 bit, 16-bit alpha; for editors), `.webm` VP9 with alpha (for
+    browsers), a folder holds a PNG a frame. Alpha is straight, not premultiplied.
+
+    Args:
+        path: Target, see `check_alpha_target`.
+        frame_rate: Frames a second.
+        overwrite: Replace an existing target?
+
+    Raises:
+        VPGCError: see `check_alpha_target`; or if a frame has another size or the disk is full.
+
+    Example:
+
+    ```python
+    with AlphaWriter("me.mov", 25) as writer, Background("alpha") as background:
+        for frame in frames:
+            writer.write(background(frame))  # uint8 (h, w, 4)
+    ```
+    """
+
+    def __init__(self, path, frame_rate: float, overwrite: bool = False):
+        self.path, self.frame_rate = Path(path), frame_rate
+        check_alpha_target(self.path, overwrite)
+        self.partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+        self.count, self.size = 0, (0, 0)
+        self._container: Any = None
+
+    def __enter__(self):
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame, uint8 RGB with alpha `(height, width, 4)`."""
+        if self.count == 0:
+            self.size = frame.shape[:2]
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._open()
+        if frame.shape != (*self.size, 4):
+            raise VPGCError(
+                f"A frame of shape {frame.shape} cannot follow frames of {(*self.size, 4)} in "
+                f"{self.path}."
+            )
+        with writing(self.path):
+            if self._container is None:
+                self._png(frame)
+            else:
+                self._encode(frame)
+        self.count += 1
+
+    def _open(self):
+        if not self.path.suffix:
+            _remove(self.partial)
+            self.partial.mkdir()
+            return
+        import av
+
+        codec, pixels, options = ALPHA_CODECS[self.path.suffix.lower()]
+        self._container = av.open(str(self.partial), "w")
+        rate = Fraction(self.frame_rate).limit_denominator(1001)
+        self._stream = self._container.add_stream(codec, rate=rate)
+        # 4:2:0 wants even sizes.
+        self._stream.height, self._stream.width = (n + n % 2 for n in self.size)
+        self._stream.pix_fmt = pixels
+        context = self._stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = video.BT709
+        context.color_range = av.video.reformatter.ColorRange.MPEG
+        self._stream.options = options
+
+    def _encode(self, frame):
+        import av
+
+        padding = [(0, n % 2) for n in self.size] + [(0, 0)]
+        frame = np.ascontiguousarray(np.pad(frame, padding, mode="edge"))
+        image = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(
+            format=self._stream.pix_fmt, dst_colorspace=video.BT709, dst_color_range="MPEG"
+        )
+        self._container.mux(self._stream.encode(image))
+
+    def _png(self, frame):
+        import cv2
+
+        data = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGBA2BGRA))[1]
+        (self.partial / f"{self.count:06d}.png").write_bytes(data)
+
+    def __exit__(self, kind, error, trace):
+        if self.count == 0:
+            if kind is None:
+                raise VPGCError(f"No frame was written to {self.path}: there is nothing to show.")
+            return
+        try:
+            if kind is None:
+                with writing(self.path):
+                    if self._container is not None:
+                        self._container.mux(self._stream.encode())
+                        self._container.close()
+                    if self.path.is_dir():
+                        _remove(self.path)
+                    os.replace(self.partial, self.path)
+        finally:
+            if self._container is not None:
+                with contextlib.suppress(Exception):
+                    self._container.close()
+            _remove(self.partial)
+
+
+def _remove(path):
+    """A file, or a folder of PNG files."""
+    if path.is_dir():
+        for file in path.glob("*.png"):
+            file.unlink()
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
