@@ -43,6 +43,24 @@ def command(
         str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the driving video.")
     ] = None,
     side_by_side: Annotated[bool, typer.Option(help="Show the driving face too.")] = False,
+    paste_back: Annotated[
+        str,
+        typer.Option(
+            help="Into full frames: crop (own person, same camera), face (over the driving face), "
+            "auto or none."
+        ),
+    ] = "none",
+    paste_into: Annotated[
+        Path | None,
+        typer.Option(help="A video to paste into instead, such as the puppet's own source."),
+    ] = None,
+    paste_into_start: Annotated[
+        float, typer.Option(min=0, help="Second of it that belongs to the first driving frame.")
+    ] = 0.0,
+    background: Annotated[
+        str | None,
+        typer.Option(help="green, blue, white, black, #rrggbb, a picture's path, or alpha."),
+    ] = None,
     sound: Annotated[bool, typer.Option(help="Give the result the driving video's sound.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
     precision: Annotated[
@@ -90,6 +108,10 @@ def command(
             start=None if start is None else parse_time(start),
             end=None if end is None else parse_time(end),
             side_by_side=side_by_side,
+            paste_back=paste_back,
+            paste_into=paste_into,
+            paste_into_start=paste_into_start,
+            background=background,
             sound=sound,
             batch_size=batch_size,
             precision=precision,

@@ -11,7 +11,7 @@ from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.data.prepare import frame_range
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.reenactment.background import Background
+from keras_vpgc.reenactment.background import Background, parse_background
 from keras_vpgc.reenactment.paste_back import (
     PasteBack,
     key_frames,
@@ -171,13 +171,7 @@ def make_compositor(
             writer.write(compositor.frame(k, image, source))
     ```
     """
-    if place not in PLACES:
-        raise VPGCError(f"There is no place {place!r}: choose one of {', '.join(PLACES)}.")
-    if into is not None and place in ("none", "face"):
-        raise VPGCError(
-            f"The puppet is put into {into} at its own crop: choose the place 'crop' or 'auto' for "
-            f"that, not {place!r}."
-        )
+    check_composition(place, into, background)
     paste = source = numbers = seen = None
     landmarks = np.asarray(landmarks, "float32")
     driven = landmarks[:, :68]
@@ -230,11 +224,35 @@ def make_compositor(
     return Compositor(puppet.size, paste, source, numbers, driven, seen, behind)
 
 
+def check_composition(place: str, into=None, background: str | None = None) -> None:
+    """Refuse settings that do not fit each other, before the work.
+
+    Args:
+        place, into, background: See `make_compositor`.
+
+    Raises:
+        VPGCError: for a place or background that there is not, or a video that cannot be read.
+    """
+    if place not in PLACES:
+        raise VPGCError(f"There is no place {place!r}: choose one of {', '.join(PLACES)}.")
+    if into is not None:
+        if place in ("none", "face"):
+            raise VPGCError(
+                f"The puppet is put into {into} at its own crop: choose the place 'crop' or 'auto' "
+                f"for that, not {place!r}."
+            )
+        video.probe(into)
+    if background is not None:
+        parse_background(background)
+
+
 def _as_they_are(landmarks, track, puppet, crop):
     """Do the landmarks show the driving person before the puppet's own camera?"""
     points = to_crop(fill(track.points, track.valid), crop)
     own = landmark_sets.landmarks(points, puppet.model.landmark_set)
-    return own.shape == landmarks.shape and np.abs(own - landmarks).max() < 1e-4
+    if own.shape != landmarks.shape:
+        return False
+    return np.abs(own - landmarks)[track.valid].max() < 1e-4
 
 
 def _numbers(path, wanted):

@@ -1,10 +1,12 @@
 """What drives a puppet: a video, a file of landmarks, or a folder of contour images."""
 
+import itertools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from keras_vpgc.data import video
 from keras_vpgc.data.overlap import ahead
 from keras_vpgc.data.prepare import frame_range, track_clip
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.compositor import Compositor, frames_at, make_compositor
 from keras_vpgc.reenactment.contours import drive_contours, read_contours
 from keras_vpgc.reenactment.puppet import Puppet, check_landmarks
 from keras_vpgc.visualization import draw_landmarks
@@ -37,7 +40,9 @@ class Drive:
         light: Float `(count,)`, the brightness of each frame in [0, 1].
         source: The video that is heard, or `None`.
         spans: Pairs of seconds of the source that are shown.
-        frames: From the number of a frame to the source's full frames from there on.
+        compositor: What puts the images into full frames or before another background, or `None`.
+        numbers: Int `(count,)`, the compositor's numbers of the frames.
+        under: From the number of a frame to the frames that the images are put into.
     """
 
     count: int
@@ -49,11 +54,20 @@ class Drive:
     light: np.ndarray | None = None
     source: Path | None = None
     spans: list[tuple[float, float]] | None = None
-    frames: Callable[[int], Iterator[np.ndarray]] | None = None
+    compositor: Compositor | None = None
+    numbers: np.ndarray | None = None
+    under: Callable[[int], Iterator[np.ndarray | None]] | None = None
 
 
 def by_video(
-    puppet: Puppet, driving, *, missing: str = "hold", batch_size: int = 8, folder=None, **settings
+    puppet: Puppet,
+    driving,
+    *,
+    missing: str = "hold",
+    batch_size: int = 8,
+    composition: dict | None = None,
+    folder=None,
+    **settings,
 ) -> Drive:
     """What a video of a face drives.
 
@@ -61,6 +75,7 @@ def by_video(
         puppet: A `Puppet`.
         driving: The driving video.
         missing, batch_size: See `keras_vpgc.reenactment.reenact`.
+        composition: Settings of `make_compositor`; default: the images by themselves.
         folder: Where the tracking is kept, so that a stopped job goes on; default: nowhere.
         settings: See `driving_landmarks`.
 
@@ -98,33 +113,44 @@ def by_video(
             landmarks = hold(landmarks, track.valid, times)
         if missing == "fade":
             light = fading(track.valid, times)
+    compositor = None
+    if composition:
+        part: dict[str, Any] = {name: settings.get(name) for name in ("start", "end")}
+        compositor = make_compositor(puppet, driving, landmarks, track, **part, **composition)
+    numbers = np.flatnonzero(kept)
     landmarks, lasting = landmarks[kept], (ends - times)[kept]
     shown = np.cumsum(lasting) - lasting
 
-    def frames(start):
-        numbers = first + np.flatnonzero(kept)[start:]
-        if len(numbers):
-            here = set(numbers.tolist())
-            read = video.read_frames(driving, int(numbers[0]), int(numbers[-1]) + 1)
-            for number, frame in enumerate(ahead(read), int(numbers[0])):
-                if number in here:
-                    yield frame
+    def beside(start):
+        for frame in ahead(frames_at(driving, first + numbers[start:])):
+            if compositor is None or compositor.paste is None:
+                frame = crops.apply(frame, crop, puppet.size)
+            yield frame
+
+    def under(start):
+        if compositor is None or compositor.paste is None:
+            return itertools.repeat(None)
+        return ahead(frames_at(compositor.source, compositor.numbers[numbers[start:]]))
 
     return Drive(
         count=len(landmarks),
         images=lambda start: puppet.stream(landmarks, batch_size, start=start),
         rate=info.frame_rate,
-        beside=lambda start: (crops.apply(frame, crop, puppet.size) for frame in frames(start)),
+        beside=beside,
         times=shown if info.variable_rate else None,
         last=float(lasting[-1]) if info.variable_rate else None,
         light=light,
         source=Path(driving) if info.has_sound else None,
         spans=_spans(times, ends, kept),
-        frames=frames,
+        compositor=compositor,
+        numbers=numbers,
+        under=under,
     )
 
 
-def by_landmarks(puppet: Puppet, file, start=None, end=None, batch_size: int = 8) -> Drive:
+def by_landmarks(
+    puppet: Puppet, file, start=None, end=None, batch_size: int = 8, background=None
+) -> Drive:
     """What a file of landmarks drives.
 
     Args:
@@ -134,6 +160,7 @@ def by_landmarks(puppet: Puppet, file, start=None, end=None, batch_size: int = 8
             landmarks alone.
         start, end: Seconds between which they drive.
         batch_size: Frames computed at once.
+        background: A `Background`, or `None`.
 
     Returns:
         A `Drive`.
@@ -163,10 +190,13 @@ def by_landmarks(puppet: Puppet, file, start=None, end=None, batch_size: int = 8
         images=lambda start: puppet.stream(chosen, batch_size, start=start),
         rate=rate,
         beside=beside,
+        **_before(puppet, background, len(chosen)),
     )
 
 
-def by_contours(puppet: Puppet, folder, start=None, end=None, batch_size: int = 8) -> Drive:
+def by_contours(
+    puppet: Puppet, folder, start=None, end=None, batch_size: int = 8, background=None
+) -> Drive:
     """What a folder of contour images drives, a frame each at the puppet's rate.
 
     Args:
@@ -174,6 +204,7 @@ def by_contours(puppet: Puppet, folder, start=None, end=None, batch_size: int = 
         folder: See `keras_vpgc.reenactment.contours.read_contours`.
         start, end: Seconds between which they drive.
         batch_size: Frames computed at once.
+        background: A `Background`, or `None`.
 
     Returns:
         A `Drive`.
@@ -202,6 +233,7 @@ def by_contours(puppet: Puppet, folder, start=None, end=None, batch_size: int = 
         images=lambda start: drive_contours(puppet, chosen, batch_size, start=start),
         rate=rate,
         beside=lambda start: (np.stack([x] * 3, axis=-1) for x in chosen[start:]),
+        **_before(puppet, background, len(chosen)),
     )
 
 
@@ -399,6 +431,17 @@ def fading(valid, times) -> np.ndarray:
     before, after = known[np.maximum(places - 1, 0)], known[np.minimum(places, len(known) - 1)]
     distance = np.minimum(np.abs(times - before), np.abs(after - times))
     return np.clip(1 - distance / FADE, 0, 1)
+
+
+def _before(puppet, background, count):
+    """What a `Drive` holds of a background."""
+    if background is None:
+        return {}
+    return {
+        "compositor": Compositor(puppet.size, background=background),
+        "numbers": np.arange(count),
+        "under": lambda start: itertools.repeat(None),
+    }
 
 
 def _part(frames, rate, start, end, what):

@@ -1,13 +1,17 @@
 """Driving a puppet by a video."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +25,8 @@ from keras_vpgc.data.tracking import CHUNK_FRAMES
 from keras_vpgc.data.video_parts import VideoParts, open_job
 from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.reenactment import driving as sources
+from keras_vpgc.reenactment.background import AlphaWriter, Background, check_alpha_target
+from keras_vpgc.reenactment.compositor import check_composition
 from keras_vpgc.reenactment.contours import contour_files
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet, check_guard, check_retargeting
@@ -44,6 +50,10 @@ def reenact(
     start: float | None = None,
     end: float | None = None,
     side_by_side: bool = False,
+    paste_back: str = "none",
+    paste_into=None,
+    paste_into_start: float = 0.0,
+    background: str | None = None,
     sound: bool = True,
     batch_size: int = 8,
     precision: str | None = None,
@@ -74,6 +84,15 @@ def reenact(
         start: Where to begin, in seconds of the driving video.
         end: Where to stop, in seconds of the driving video.
         side_by_side: Show the driving face beside the result?
+        paste_back: Put the picture back into full frames: `"crop"`, at the puppet's own crop, for
+            its own person before the same camera; `"face"`, over the driving person's face;
+            `"auto"`, whichever fits; `"none"`.
+        paste_into: A video to paste into instead of the driving one, such as the puppet's own
+            source, at its crop; it runs to and fro where it is shorter.
+        paste_into_start: Second of `paste_into` that belongs to the first driving frame.
+        background: `"green"`, `"#rrggbb"` or a picture's path to put behind the person; or
+            `"alpha"` to cut the person out: the output is then a `.mov` (ProRes 4444), a `.webm`
+            (VP9) or a folder of PNG files, without sound, and begins anew where it was stopped.
         sound: Give the result the driving video's sound, as AAC?
         batch_size: Frames computed at once.
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
@@ -99,7 +118,11 @@ def reenact(
     """
     # Before the minutes that tracking takes.
     output, driving = Path(output), Path(driving)
-    video.check_target(output, overwrite)
+    cut_out = background == "alpha"
+    if cut_out:
+        check_alpha_target(output, overwrite)
+    else:
+        video.check_target(output, overwrite)
     if output.exists() and driving.exists() and output.samefile(driving):
         raise VPGCError(f"{output} is the driving video itself: choose another output.")
     provenance = provenance or Provenance()
@@ -111,6 +134,13 @@ def reenact(
             f"There is no way {missing!r} with frames without a face: choose one of "
             f"{', '.join(sources.MISSING)}."
         )
+    if side_by_side and cut_out:
+        raise VPGCError(
+            "A person who is cut out has no room beside the driving one: leave --side-by-side or "
+            "--background alpha out."
+        )
+    if paste_into is not None and paste_back == "none":
+        paste_back = "crop"
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet, precision or "auto")
     elif precision is not None:
@@ -126,17 +156,25 @@ def reenact(
             f"{driving} is a {what}, which cannot be retargeted: leave retargeting, neutral and "
             "motion out."
         )
-    part = {"start": start, "end": end, "batch_size": batch_size}
-    if drawn:
-        drive = sources.by_contours(puppet, driving, **part)
-    elif stored:
-        drive = sources.by_landmarks(puppet, driving, **part)
+    part: dict[str, Any] = {"start": start, "end": end, "batch_size": batch_size}
+    if drawn or stored:
+        if paste_back != "none":
+            raise VPGCError(
+                f"Only a driving video has frames to paste into; {driving} has none: leave "
+                "--paste-back and --paste-into out."
+            )
+        behind = None if background is None else Background(background)
+        by = sources.by_contours if drawn else sources.by_landmarks
+        drive = by(puppet, driving, **part, background=behind)
     else:
         video.probe(driving)
         sources.rest_frame(driving, neutral, start, end)
     checksum = _checksum(driving)
     provenance = dataclasses.replace(
-        provenance, puppet=puppet, driving_sha256=checksum, composite=side_by_side
+        provenance,
+        puppet=puppet,
+        driving_sha256=checksum,
+        composite=side_by_side or paste_back != "none",
     )
     settings = {
         **part,
@@ -148,6 +186,10 @@ def reenact(
         "guard": guard,
         "missing": missing,
         "side_by_side": side_by_side,
+        "paste_back": paste_back,
+        "paste_into": None if paste_into is None else assets.sha256(paste_into),
+        "paste_into_start": paste_into_start,
+        "background": background,
         "mark": provenance.mark,
         "invisible_mark": provenance.invisible,
         "precision": str(puppet.model.get_config()["dtype"]),
@@ -156,6 +198,15 @@ def reenact(
     }
     folder = output.with_name(output.name + ".parts")
     if not (drawn or stored):
+        composition = {}
+        if paste_back != "none" or background is not None:
+            composition = {
+                "place": paste_back,
+                "into": paste_into,
+                "into_start": paste_into_start,
+                "background": background,
+            }
+            check_composition(paste_back, paste_into, background)
         open_job(folder, settings, overwrite)
         try:
             drive = sources.by_video(
@@ -168,73 +219,40 @@ def reenact(
                 motion=motion,
                 guard=guard,
                 tracker_model=tracker_model,
+                composition=composition,
                 folder=folder / "faces",
                 progress=progress,
             )
         except VPGCError:
             _forget(folder, driving, start, end)
             raise
-    _render(
-        drive,
-        output,
-        folder,
-        settings,
-        provenance,
-        side_by_side,
-        sound,
-        batch_size,
-        overwrite,
-        progress,
-    )
-    return output
-
-
-def _render(
-    drive,
-    output,
-    folder,
-    settings,
-    provenance,
-    side_by_side,
-    sound,
-    batch_size,
-    overwrite,
-    progress,
-):
-    from tqdm.auto import tqdm
-
-    # A part begins with a batch, so that batches are the same wherever a job begins again.
-    length = batch_size * math.ceil(PART_FRAMES / batch_size)
-    with VideoParts(
-        folder, settings, drive.count, length, drive.rate, drive.times, overwrite=overwrite
-    ) as parts:
-        place = parts.done
-        bar = tqdm(
-            total=drive.count, initial=place, desc="driving", unit="frame", disable=not progress
-        )
-        beside = drive.beside(place) if side_by_side else None
-        try:
-            with bar, Behind(parts.write) as write:
-                for images in drive.images(place) if place < drive.count else ():
-                    for image in images:
-                        if drive.light is not None and drive.light[place] < 1:
-                            image = np.rint(image * drive.light[place]).astype("uint8")
-                        if beside is not None:
-                            image = together([next(beside), image])
-                        write(provenance.frame(image))
-                        place += 1
-                        bar.update()
-        except BaseException:
-            warnings.warn(
-                f"What is rendered so far can be played in {folder}; the same call goes on there.",
-                stacklevel=3,
-            )
-            raise
-        finally:
-            if beside is not None:
-                beside.close()
-        silent = folder / f"silent{output.suffix}"
-        parts.join(silent, drive.last, provenance.metadata())
+    with drive.compositor or contextlib.nullcontext():
+        frames = functools.partial(_frames, drive, provenance, side_by_side, batch_size, progress)
+        if cut_out:
+            with AlphaWriter(output, drive.rate, overwrite=overwrite) as writer:
+                with Behind(writer.write) as write:
+                    for frame in frames(0):
+                        write(frame)
+            shutil.rmtree(folder, ignore_errors=True)
+            return output
+        # A part begins with a batch, so that batches are the same wherever a job begins again.
+        length = batch_size * math.ceil(PART_FRAMES / batch_size)
+        with VideoParts(
+            folder, settings, drive.count, length, drive.rate, drive.times, overwrite=overwrite
+        ) as parts:
+            try:
+                with Behind(parts.write) as write:
+                    for frame in frames(parts.done):
+                        write(frame)
+            except BaseException:
+                warnings.warn(
+                    f"What is rendered so far can be played in {folder}; the same call goes on "
+                    "there.",
+                    stacklevel=2,
+                )
+                raise
+            silent = folder / f"silent{output.suffix}"
+            parts.join(silent, drive.last, provenance.metadata())
     ready = folder / f"sounding{output.suffix}"
     if not (
         sound
@@ -246,6 +264,52 @@ def _render(
     with writing(output):
         os.replace(ready, output)
     parts.remove()
+    return output
+
+
+def _frames(drive, provenance, side_by_side, batch_size, progress, start):
+    """The frames to be written, from a number on."""
+    from tqdm.auto import tqdm
+
+    if start >= drive.count:
+        return
+    compositor = drive.compositor
+    warm_up = 0 if compositor is None else compositor.warm_up
+    first = max(0, start - batch_size * math.ceil(warm_up / batch_size))
+    under = drive.under(first) if compositor is not None else None
+    beside = drive.beside(start) if side_by_side else None
+    bar = tqdm(total=drive.count, initial=start, desc="driving", unit="frame", disable=not progress)
+    try:
+        with bar:
+            for place, image in enumerate(
+                itertools.chain.from_iterable(drive.images(first)), first
+            ):
+                if compositor is not None:
+                    number, frame = drive.numbers[place], next(under)
+                    if place < start:
+                        compositor.see(number, image, frame)
+                        continue
+                    image = compositor.frame(number, image, frame)
+                if drive.light is not None and drive.light[place] < 1:
+                    image = np.rint(image * drive.light[place]).astype("uint8")
+                if beside is not None:
+                    image = together([_as_high(next(beside), len(image)), image])
+                yield provenance.frame(image)
+                bar.update()
+    finally:
+        for reader in (under, beside):
+            if hasattr(reader, "close"):
+                reader.close()
+
+
+def _as_high(frame, height):
+    """A frame made as high as another."""
+    if len(frame) == height:
+        return frame
+    import cv2
+
+    width = round(frame.shape[1] * height / len(frame))
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _forget(folder, source, start, end):
