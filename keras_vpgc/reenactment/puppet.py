@@ -113,10 +113,10 @@ class Puppet:
         Raises:
             VPGCError: for landmarks of another shape, NaN, or far outside.
         """
-        frames = list(self.stream(landmarks, batch_size, progress))
+        frames = list(self.batches(landmarks, batch_size, progress))
         return np.concatenate(frames) if frames else np.empty((0, self.size, self.size, 3), "uint8")
 
-    def stream(self, landmarks, batch_size: int = 8, progress=None):
+    def batches(self, landmarks, batch_size: int = 8, progress=None):
         """`drive`, batch by batch: yields uint8 `(b, size, size, 3)`."""
         landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
         mode = self.metadata.get("context_mode", "centered")

@@ -112,7 +112,7 @@ def reenact(
         video.VideoWriter(output, info.frame_rate, overwrite=overwrite) as writer,
         tqdm(total=len(landmarks), desc="driving", unit="frame", disable=not progress) as bar,
     ):
-        for frames in puppet.stream(landmarks, batch_size, bar.update):
+        for frames in puppet.batches(landmarks, batch_size, bar.update):
             for frame in frames:
                 if side_by_side:
                     frame = beside([crops.apply(next(source), crop, puppet.size), frame])
