@@ -124,6 +124,32 @@ class Puppet:
             self._call, landmarks, self.model.context, mode, batch_size, progress
         )
 
+    def stream(self, source=None, **settings):
+        """Drive the puppet frame by frame, without the clip's future.
+
+        Args:
+            source: A camera, a video or your own pictures; `None` to push landmarks.
+            **settings: See `keras_vpgc.reenactment.stream.Stream`.
+
+        Returns:
+            A `keras_vpgc.reenactment.stream.Stream`.
+
+        Raises:
+            VPGCError: see there.
+
+        Example:
+
+        ```python
+        with puppet.stream(source=0) as stream:  # the first camera
+            for frame in stream:
+                show(frame.image)  # uint8 (s, s, 3)
+        print(stream.stats())
+        ```
+        """
+        from keras_vpgc.reenactment.stream import Stream
+
+        return Stream(self, source, **settings)
+
     def landmarks_of(
         self,
         track,
@@ -270,8 +296,11 @@ def _check_guard(guard):
         raise VPGCError(f"There is no guard {guard!r}: choose one of {', '.join(GUARDS)}.")
 
 
-def check_landmarks(landmarks, points: int = 68) -> np.ndarray:
-    """Landmarks as float32 `(n, points, 2)`, or a `VPGCError` that says what is wrong with them."""
+def check_landmarks(landmarks, points: int = 68, first: int = 0) -> np.ndarray:
+    """Landmarks as float32 `(n, points, 2)`, or a `VPGCError` that says what is wrong with them.
+
+    `first` is the number of the first frame, as the sentence has it.
+    """
     landmarks = np.asarray(landmarks, dtype="float32")
     if landmarks.ndim != 3 or landmarks.shape[1:] != (points, 2):
         raise VPGCError(
@@ -281,14 +310,14 @@ def check_landmarks(landmarks, points: int = 68) -> np.ndarray:
     bad = ~np.isfinite(landmarks).all(axis=(1, 2))
     if bad.any():
         raise VPGCError(
-            f"The landmarks of frame {int(np.argmax(bad))} are not finite: leave such frames out "
-            "or fill them from their neighbours."
+            f"The landmarks of frame {first + int(np.argmax(bad))} are not finite: leave such "
+            "frames out or fill them from their neighbours."
         )
     far = (np.abs(landmarks - 0.5) > 1.5).any(axis=(1, 2))
     if far.any():
         frame = int(np.argmax(far))
         raise VPGCError(
-            f"The landmarks of frame {frame} reach {np.abs(landmarks[frame]).max():.4g}, far "
-            "outside of the crop's [0, 1]: divide pixels by the crop's size."
+            f"The landmarks of frame {first + frame} reach {np.abs(landmarks[frame]).max():.4g}, "
+            "far outside of the crop's [0, 1]: divide pixels by the crop's size."
         )
     return landmarks
