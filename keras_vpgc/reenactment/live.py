@@ -359,7 +359,10 @@ class _Window:
         with video._quiet():
             flags = self.cv2.WINDOW_NORMAL | self.cv2.WINDOW_KEEPRATIO | self.cv2.WINDOW_GUI_NORMAL
             self.cv2.namedWindow(TITLE, flags)
-            self.cv2.waitKey(1)
+            blank = np.zeros((WINDOW_SIDE, WINDOW_SIDE, 3), "uint8")
+            self.cv2.imshow(TITLE, write(blank, "starting"))
+            self.cv2.resizeWindow(TITLE, WINDOW_SIDE, WINDOW_SIDE)
+            self.cv2.waitKey(50)
         self.help = False
         self.size = None
         self._times: collections.deque = collections.deque(maxlen=SHOWN)
@@ -439,15 +442,13 @@ def compose(
         image[-len(inset) :, -inset.shape[1] :] = inset
     image = write(image, numbers)
     if message:
-        image[-side // 16 :] = write(image[-side // 16 :], message)
+        image = write(image, message, -1)
     if recording:
         centre, radius = (image.shape[1] - side // 24, side // 24), side // 48
         cv2.circle(image, centre, radius, (220, 30, 30), -1, cv2.LINE_AA)
     if help:
-        step = side // 14
-        for row, (key, does) in enumerate(KEYS, 2):
-            line = image[row * step : (row + 1) * step]
-            line[:] = write(line, f"{key}  {does}")
+        for line, (key, does) in enumerate(KEYS, 2):
+            image = write(image, f"{key}  {does}", line)
     return image
 
 

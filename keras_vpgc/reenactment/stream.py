@@ -705,7 +705,7 @@ def _calibration_at(clip, second, frames, tracker_model) -> Calibration:
     first, stop = clip.range
     times = video.frame_times(clip.path)
     place = int(np.searchsorted(times, second, "right")) - 1
-    if not first <= place < stop or second < 0:
+    if not first <= place < stop or second >= times[-1] + 1 / clip.frame_rate:
         raise VPGCError(
             f"Second {second:g} is not in the part of {clip.path} that drives: choose another "
             "--neutral."
