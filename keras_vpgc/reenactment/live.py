@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def live(
         )
     if driving is not None:
         start, end = settings.pop("start", None), settings.pop("end", None)
-        source = Clip(driving, start, end, live=not every_frame)
+        source: Any = Clip(driving, start, end, live=not every_frame)
     elif camera is None or isinstance(camera, int | str):
         source = Camera(0 if camera is None else camera)
     else:

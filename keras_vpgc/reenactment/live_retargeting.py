@@ -101,6 +101,13 @@ class LiveRetargeting:
 
     Raises:
         VPGCError: for an unknown mode, or settings that say nothing to it.
+
+    Example:
+
+    ```python
+    live = LiveRetargeting(puppet, "relative", guard="clamp")
+    landmarks, _ = live(tracker.track([picture]).points[0], (1280, 720))
+    ```
     """
 
     def __init__(
@@ -243,9 +250,18 @@ class LiveRetargeting:
             by = max(one["worst"] - high, low - one["worst"])
             if by > known["by"]:
                 known["worst"], known["by"] = one["worst"], by
+        self.judge(GUARD_FRAMES)
+
+    def judge(self, least: int = 1) -> None:
+        """Warn if many of the frames so far have left what the puppet has seen.
+
+        Args:
+            least: Number of frames under which nothing is said.
+        """
+        if self._counted < least or self.warning is not None:
+            return
         share = self._beyond / self._counted
-        enough = self._counted >= GUARD_FRAMES and share >= coverage.WARN_SHARE
-        if enough and self.warning is None:
+        if share >= coverage.WARN_SHARE:
             parameters = {
                 name: one | {"share": one["share"] / self._counted}
                 for name, one in self._sums.items()

@@ -24,11 +24,16 @@ class Steady:
         no_face: `"hold"` the last landmarks; `"fade"` from them to rest within a second; or
             `"skip"` such frames.
 
-    Attributes:
-        glides: Is the way to a face that is back, or to a new calibration, not ended?
-
     Raises:
         VPGCError: for another filter or policy.
+
+    Example:
+
+    ```python
+    steady = Steady(rest_landmarks(puppet), "one-euro", "fade")
+    for landmarks, second in live:  # None where there is no face
+        shown = steady(landmarks, second)
+    ```
     """
 
     def __init__(self, rest, filter: str | OneEuro = "off", no_face: str = "hold"):
@@ -49,7 +54,8 @@ class Steady:
             self.filter.reset()
         else:
             self.filter = OneEuro() if filter == "one-euro" else None
-        self._shown = self._face = None
+        self._shown: np.ndarray | None = None
+        self._face: np.ndarray | None = None
         self._seen = 0.0
         self._missing = False
         self._offset, self._from = np.zeros_like(self.rest), -np.inf

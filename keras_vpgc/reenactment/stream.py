@@ -416,9 +416,7 @@ class Stream:
         self._last_read = time.perf_counter()
         self._shown += 1
         self._latency.add(frame.ready - frame.captured)
-        if self.warning and not self._warned:
-            self._warned = True
-            warnings.warn(self.warning, stacklevel=2)
+        self._warn()
         return frame
 
     @property
@@ -426,8 +424,16 @@ class Stream:
         """Are there no more frames?"""
         return self._finished
 
+    def _warn(self):
+        if self.warning and not self._warned:
+            self._warned = True
+            warnings.warn(self.warning, stacklevel=3)
+
     def _finish(self):
         self._finished = True
+        # A short clip says what it has to say at its end.
+        self._retargeting.judge()
+        self._warn()
         self._ended = self._ended or time.perf_counter()
 
     def _begin(self):

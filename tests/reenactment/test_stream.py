@@ -1,6 +1,7 @@
 import time
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -283,8 +284,18 @@ def test_guard_clamps_and_warns_once(puppet, points):
     assert live["warn"].warning is None
     for _ in range(100):
         live["warn"](tilted, SIZE)
-    assert "of the driving frames leave what the puppet has seen" in live["warn"].warning
+    words = "of the driving frames leave what the puppet has seen"
+    assert words in live["warn"].warning
     assert live["off"].warning is live["clamp"].warning is None
+
+
+@once
+def test_a_short_clip_warns_at_its_end(puppet, pictures):
+    turn = cv2.getRotationMatrix2D((128, 128), 30, 1)
+    turned = [cv2.warpAffine(x, turn, SIZE) for x in pictures[:6]]
+    with pytest.warns(UserWarning, match="leave what the puppet has seen") as found:
+        list(puppet.stream(pictures[:2] + turned, retargeting="absolute", workers=1))
+    assert len(found) == 1
 
 
 @once
