@@ -158,7 +158,7 @@ class _Session:
         self.recorder: _Recorder | None = None
         self.recordings: list[str] = []
         self.unwritten = 0
-        self.frames = 0
+        self.frames = self.faces = 0
         self.on_screen = StageTimes()
         self.record_path: Path | None = None
 
@@ -197,11 +197,12 @@ class _Session:
         if self.camera:
             self.camera.close()
         self._stop_recording()
-        if error is None and self.frames and self.stream.stats()["without_face"] >= self.frames:
+        if error is None and self.frames and not self.faces:
             self.say("No face was found in any frame: the puppet was at rest all the time.")
 
     def _show(self, frame):
         self.frames += 1
+        self.faces += frame.face
         image = frame.image
         if self.beside:
             image = np.hstack([fitted(frame.picture, len(image)), image])

@@ -157,6 +157,12 @@ def test_no_face_at_all_is_said(puppet, tmp_path):
     assert "No face was found in any frame" in said[-1]
 
 
+def test_a_face_that_leaves_is_no_missing_face(puppet, pictures, tmp_path):
+    said, source = [], pictures[:3] + [np.zeros((64, 64, 3), "uint8")] * 6
+    stats = live(puppet, camera=FakeCamera(source, False), window=False, say=said.append)
+    assert stats["without_face"] and not said
+
+
 @pytest.fixture
 def virtual(monkeypatch):
     sent = []
