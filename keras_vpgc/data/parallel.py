@@ -123,6 +123,29 @@ class _Process:
         except (OSError, ValueError):
             said.put({"error": "died", "code": self.process.wait(), "text": self._last_line()})
 
+    def begin(self):
+        """Let the job start, for `ask`; does not wait for it."""
+        self._say(self.start)
+
+    def ask(self, task):
+        """Hand out one task and wait until it is done.
+
+        Raises:
+            VPGCError, OSError: what it raised, or that the process died.
+        """
+        message: dict = {}
+        try:
+            self._say(task)
+            while not message.keys() & {"done", "error"}:
+                line = self.process.stdout.readline()
+                if not line:
+                    raise BrokenPipeError
+                message = json.loads(line)
+        except (OSError, ValueError):
+            message = {"error": "died", "code": self.process.wait(), "text": self._last_line()}
+        if "error" in message:
+            raise _error(message)
+
     def _say(self, message):
         self.process.stdin.write(json.dumps(message) + "\n")
         self.process.stdin.flush()

@@ -201,6 +201,33 @@ def fit_head(points, width: float, height: float, model=None) -> HeadTrack:
         scale, rotation, translation = _similarity(shape[used], sample[:, used], weights)
         pose = [rotation, translation, scale]
 
+    return fit_pose(points, shape, width, height, model)
+
+
+def fit_pose(points, shape, width: float, height: float, model=None) -> HeadTrack:
+    """`fit_head` for a person whose shape is known: each frame by itself, so it serves live too.
+
+    Args:
+        points: Float `(n, 478, 3)`: source pixels, depth in pixels too, no NaN.
+        shape: `(478, 3)`, of a `HeadTrack` that `fit_head` gave.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        model: Path of `face_landmarker.task`. Without it the file is looked for and its checksum
+            computed at each call.
+
+    Returns:
+        A perspective `HeadTrack` of that shape.
+
+    Example:
+
+    ```python
+    known = fit_head(first_points, 1280, 720)
+    now = fit_pose(points[None], known.shape, 1280, 720)  # a track of one frame
+    ```
+    """
+    _, weights = canonical_head(model)
+    used = np.flatnonzero(weights)
+    weights = weights[used]
     parts = []
     for first in range(0, len(points), CHUNK):
         metric, *_ = metric_landmarks(points[first : first + CHUNK], width, height, model)

@@ -362,7 +362,7 @@ def _drive(run, source, path, batch_size, options, progress):
         ) as writer,
         _bar(len(landmarks), "driving", progress) as bar,
     ):
-        for frames in puppet.stream(landmarks, batch_size, bar.update):
+        for frames in puppet.batches(landmarks, batch_size, bar.update):
             for frame in frames:
                 writer.write(frame)
     return landmarks

@@ -134,7 +134,7 @@ def by_video(
 
     return Drive(
         count=len(landmarks),
-        images=lambda start: puppet.stream(landmarks, batch_size, start=start),
+        images=lambda start: puppet.batches(landmarks, batch_size, start=start),
         rate=info.frame_rate,
         beside=beside,
         times=shown if info.variable_rate else None,
@@ -187,7 +187,7 @@ def by_landmarks(
 
     return Drive(
         count=len(chosen),
-        images=lambda start: puppet.stream(chosen, batch_size, start=start),
+        images=lambda start: puppet.batches(chosen, batch_size, start=start),
         rate=rate,
         beside=beside,
         **_before(puppet, background, len(chosen)),

@@ -120,10 +120,10 @@ class Puppet:
         Raises:
             VPGCError: for landmarks of another shape, NaN, or far outside.
         """
-        frames = list(self.stream(landmarks, batch_size, progress))
+        frames = list(self.batches(landmarks, batch_size, progress))
         return np.concatenate(frames) if frames else np.empty((0, self.size, self.size, 3), "uint8")
 
-    def stream(self, landmarks, batch_size: int = 8, progress=None, start: int = 0):
+    def batches(self, landmarks, batch_size: int = 8, progress=None, start: int = 0):
         """`drive`, batch by batch from frame `start` on: yields uint8 `(b, size, size, 3)`."""
         landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
         mode = self.metadata.get("context_mode", "centered")
@@ -148,6 +148,32 @@ class Puppet:
         batches = ((1, landmarks[window]) for window in windows)
         for _, images in overlapped(self._call, batches):
             yield images[0]
+
+    def stream(self, source=None, **settings):
+        """Drive the puppet frame by frame, without the clip's future.
+
+        Args:
+            source: A camera, a video or your own pictures; `None` to push landmarks.
+            **settings: See `keras_vpgc.reenactment.stream.Stream`.
+
+        Returns:
+            A `keras_vpgc.reenactment.stream.Stream`.
+
+        Raises:
+            VPGCError: see there.
+
+        Example:
+
+        ```python
+        with puppet.stream(source=0) as stream:  # the first camera
+            for frame in stream:
+                show(frame.image)  # uint8 (s, s, 3)
+        print(stream.stats())
+        ```
+        """
+        from keras_vpgc.reenactment.stream import Stream
+
+        return Stream(self, source, **settings)
 
     def landmarks_of(
         self,
@@ -301,8 +327,11 @@ def check_guard(guard) -> None:
         raise VPGCError(f"There is no guard {guard!r}: choose one of {', '.join(GUARDS)}.")
 
 
-def check_landmarks(landmarks, points: int = 68) -> np.ndarray:
-    """Landmarks as float32 `(n, points, 2)`, or a `VPGCError` that says what is wrong with them."""
+def check_landmarks(landmarks, points: int = 68, first: int = 0) -> np.ndarray:
+    """Landmarks as float32 `(n, points, 2)`, or a `VPGCError` that says what is wrong with them.
+
+    `first` is the number of the first frame, as the sentence has it.
+    """
     landmarks = np.asarray(landmarks, dtype="float32")
     if landmarks.ndim != 3 or landmarks.shape[1:] != (points, 2):
         raise VPGCError(
@@ -312,14 +341,14 @@ def check_landmarks(landmarks, points: int = 68) -> np.ndarray:
     bad = ~np.isfinite(landmarks).all(axis=(1, 2))
     if bad.any():
         raise VPGCError(
-            f"The landmarks of frame {int(np.argmax(bad))} are not finite: leave such frames out "
-            "or fill them from their neighbours."
+            f"The landmarks of frame {first + int(np.argmax(bad))} are not finite: leave such "
+            "frames out or fill them from their neighbours."
         )
     far = (np.abs(landmarks - 0.5) > 1.5).any(axis=(1, 2))
     if far.any():
         frame = int(np.argmax(far))
         raise VPGCError(
-            f"The landmarks of frame {frame} reach {np.abs(landmarks[frame]).max():.4g}, far "
-            "outside of the crop's [0, 1]: divide pixels by the crop's size."
+            f"The landmarks of frame {first + frame} reach {np.abs(landmarks[frame]).max():.4g}, "
+            "far outside of the crop's [0, 1]: divide pixels by the crop's size."
         )
     return landmarks

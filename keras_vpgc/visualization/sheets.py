@@ -32,13 +32,19 @@ def side_by_side(frames, labels=None) -> np.ndarray:
     return np.hstack([write(f, label) for f, label in zip(frames, labels, strict=True)])
 
 
-def write(image, text: str) -> np.ndarray:
-    """A copy of an image with a line of text in its upper left corner."""
+def write(image, text: str, line: int = 0) -> np.ndarray:
+    """A copy of an image with a line of text at its left edge, in a size that suits its height.
+
+    Lines are counted from 0 at the top, or from -1 at the bottom.
+    """
     import cv2
 
     image = np.ascontiguousarray(image).copy()
     scale = max(0.35, image.shape[0] / 640)
-    place = (4, int(14 * scale / 0.4))
+    height = int(14 * scale / 0.4)
+    # The letters stand on the place.
+    below = image.shape[0] + (line + 1) * int(1.5 * height) - height // 2
+    place = (4, below if line < 0 else height + line * int(1.5 * height))
     # An outline of shifted copies: thicker strokes would be wider letters.
     shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y] + [(0, 0)]
     for x, y in shifts:

@@ -1,0 +1,112 @@
+"""`vpgc live`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_vpgc.cli.reenact import warnings_in_one_line
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")],
+    camera: Annotated[
+        str | None, typer.Option(help="Number of the camera, or the address of one; default: 0.")
+    ] = None,
+    driving: Annotated[
+        Path | None, typer.Option(help="A video instead, played at its own pace.")
+    ] = None,
+    window: Annotated[
+        bool | None,
+        typer.Option("--window/--no-window", help="Preview; default: if there is a display."),
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="A video to record.")] = None,
+    virtual_camera: Annotated[
+        bool, typer.Option(help="Give the images to other programs as a camera.")
+    ] = False,
+    side_by_side: Annotated[bool, typer.Option(help="Show the driving picture beside.")] = False,
+    every_frame: Annotated[
+        bool, typer.Option(help="Drop no frame of a driving video; as fast as it goes.")
+    ] = False,
+    retargeting: Annotated[
+        str,
+        typer.Option(
+            help="auto, none (same person, same camera), relative or absolute (another person)."
+        ),
+    ] = "auto",
+    motion: Annotated[
+        float, typer.Option(min=0, max=1, help="Strength of the head motion, 0 is still.")
+    ] = 1.0,
+    neutral: Annotated[
+        float | None,
+        typer.Option(min=0, help="Second of a driving video at which the face is at rest."),
+    ] = None,
+    guard: Annotated[
+        str,
+        typer.Option(help="Poses that the puppet has not seen: warn, clamp (bring back) or off."),
+    ] = "warn",
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Good frames that tell the driver's shape and neutral pose.")
+    ] = 25,
+    filter: Annotated[str, typer.Option(help="Of the landmarks: one-euro or off.")] = "one-euro",
+    lookahead: Annotated[
+        int | None,
+        typer.Option(min=0, help="Frames to wait for: smoother, later. Default: 0 live, else all."),
+    ] = None,
+    no_face: Annotated[
+        str, typer.Option(help="Frames without a face: hold, fade (to rest) or skip.")
+    ] = "hold",
+    start: Annotated[
+        str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the driving video.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trackers at once.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
+    ] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing recording.")] = False,
+    tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+):
+    """Drive a puppet by a camera, in a window.
+
+    Keys: q quits, n takes the face of now as neutral, s shows the driving picture beside, r
+    records, h helps.
+
+    Example: vpgc live runs/me --record me.mp4
+    """
+    from keras_vpgc.data.shots import parse_time
+    from keras_vpgc.reenactment.live import live
+
+    if driving is None and not (start is None and end is None):
+        from keras_vpgc.errors import VPGCError
+
+        raise VPGCError("Only a driving video has a start and an end: leave them out.")
+    with warnings_in_one_line():
+        stats = live(
+            run,
+            camera=camera,
+            driving=driving,
+            window=window,
+            record=record,
+            virtual_camera=virtual_camera,
+            side_by_side=side_by_side,
+            every_frame=every_frame,
+            precision=precision,
+            overwrite=overwrite,
+            say=lambda line: typer.echo(line, err=line.count("\n") == 0),
+            retargeting=retargeting,
+            motion=motion,
+            neutral=neutral,
+            guard=guard,
+            calibration=calibration,
+            filter=filter,
+            lookahead=lookahead,
+            no_face=no_face,
+            workers=workers,
+            start=None if start is None else parse_time(start),
+            end=None if end is None else parse_time(end),
+            tracker_model=tracker_model,
+        )
+    typer.echo(str(stats))

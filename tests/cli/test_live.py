@@ -1,0 +1,31 @@
+import pytest
+
+from keras_vpgc.data.video import read_frames
+from tests.cli.test_cli import refused, vpgc  # noqa: F401
+
+pytestmark = pytest.mark.once
+
+
+def test_a_clip_as_the_camera(vpgc, run, clip, tmp_path):  # noqa: F811
+    target = tmp_path / "live.mp4"
+    code, out, error = vpgc(
+        "live", run, "--driving", clip, "--no-window", "--record", target, "--end", 1.2,
+        "--retargeting", "relative", "--guard", "off",
+    )  # fmt: skip
+    assert code == 0 and error == f"{target} is ready.\n"
+    table = out.splitlines()
+    assert table[0].startswith("| stage |") and table[-1].startswith("30 frames captured, ")
+    # It lasts as long as the clip, whatever was dropped.
+    assert len(list(read_frames(target))) == pytest.approx(30, abs=3)
+
+
+def test_what_is_refused(vpgc, run, clip, tmp_path):  # noqa: F811
+    live = ("live", run, "--no-window")
+    refused(vpgc(*live, "--camera", 97), "Camera 97 cannot be opened")
+    refused(vpgc(*live, "--driving", clip, "--filter", "kalman"), "no filter 'kalman'")
+    refused(vpgc(*live, "--driving", clip, "--no-face", "cry"), "no policy 'cry'")
+    refused(vpgc(*live, "--start", 1), "Only a driving video has a start")
+    refused(vpgc(*live, "--driving", clip, "--camera", 0), "cannot both drive")
+    refused(vpgc(*live, "--driving", tmp_path / "x.mp4"), "There is no file")
+    code, _, error = vpgc(*live, "--driving", clip, "--speed", 2)
+    assert code == 2 and "No such option" in error
