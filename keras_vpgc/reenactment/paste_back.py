@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_vpgc.data.crop import Crop
+from keras_vpgc.data.portrait import fill
 from keras_vpgc.errors import VPGCError, missing_extra
 
 REGIONS = ("crop", "face")
@@ -161,8 +162,7 @@ def place_face(driven, seen, valid, times) -> Placement:
     for part in _parts(values, size, known):
         result[part] = _regress(values[part], times[part], PLACE_WINDOW)
     # Frames without a face are not shown; their place is that of the nearest frame.
-    nearest = known[np.argmin(np.abs(np.arange(len(p))[:, None] - known[None]), axis=1)]
-    result = result[nearest]
+    result = fill(result, valid)
     turn = np.exp(result[:, 0] + 1j * result[:, 1])
     shift = result[:, 2] + 1j * result[:, 3] - turn * (result[:, 4] + 1j * result[:, 5])
     matrices = np.stack(

@@ -87,6 +87,9 @@ def test_mask_is_brought_to_the_edges(composed):
     frame, alpha, _ = composed
     mask = coarse(alpha)
     assert np.abs(refine(mask, frame) - alpha).mean() < 0.3 * np.abs(mask - alpha).mean()
+    # Colours that differ by some grey levels only still have an edge.
+    pale = np.rint(120 + 0.15 * (frame.astype("float32") - 120)).astype("uint8")
+    assert np.abs(refine(mask, pale) - alpha).mean() < 0.85 * np.abs(mask - alpha).mean()
     # A mask without a person, and one without a background.
     assert refine(0 * alpha, frame).max() == 0 and refine(0 * alpha + 1, frame).min() == 1
 
