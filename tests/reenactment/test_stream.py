@@ -295,7 +295,8 @@ def test_a_short_clip_warns_at_its_end(puppet, pictures):
     turned = [cv2.warpAffine(x, turn, SIZE) for x in pictures[:6]]
     with pytest.warns(UserWarning, match="leave what the puppet has seen") as found:
         list(puppet.stream(pictures[:2] + turned, retargeting="absolute", workers=1))
-    assert len(found) == 1
+    # Once, whatever else libraries have to say.
+    assert sum("leave what the puppet has seen" in str(x.message) for x in found) == 1
 
 
 @once
