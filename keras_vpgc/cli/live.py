@@ -68,6 +68,13 @@ def command(
     ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing recording.")] = False,
     tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+    provenance: Annotated[
+        bool, typer.Option(help="Say in a recording that it is synthetic: metadata and manifest.")
+    ] = True,
+    mark: Annotated[
+        str | None,
+        typer.Option(help="Words to draw in a corner of recordings, such as synthetic."),
+    ] = None,
 ):
     """Drive a puppet by a camera, in a window.
 
@@ -78,6 +85,7 @@ def command(
     """
     from keras_vpgc.data.shots import parse_time
     from keras_vpgc.reenactment.live import live
+    from keras_vpgc.reenactment.provenance import Provenance
 
     if driving is None and not (start is None and end is None):
         from keras_vpgc.errors import VPGCError
@@ -95,6 +103,7 @@ def command(
             every_frame=every_frame,
             precision=precision,
             overwrite=overwrite,
+            provenance=Provenance(enabled=provenance, mark=mark),
             say=lambda line: typer.echo(line, err=line.count("\n") == 0),
             retargeting=retargeting,
             motion=motion,

@@ -1,6 +1,7 @@
 """A puppet that follows a camera: preview window, recording and virtual camera."""
 
 import collections
+import dataclasses
 import os
 import queue
 import subprocess
@@ -16,6 +17,7 @@ from keras_vpgc.data import video
 from keras_vpgc.data.capture import Camera, Clip
 from keras_vpgc.errors import VPGCError, missing_extra
 from keras_vpgc.reenactment.pipeline import StageTimes, Statistics
+from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.visualization.sheets import write
 
@@ -51,6 +53,7 @@ def live(
     every_frame: bool = False,
     precision: str | None = None,
     overwrite: bool = False,
+    provenance: Provenance | None = None,
     say=print,
     **settings,
 ) -> Statistics:
@@ -76,6 +79,7 @@ def live(
         every_frame: Show every frame of a driving video, as fast as it goes.
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing recording?
+        provenance: How recordings say that they are synthetic; default: by metadata and a manifest.
         say: Is told what the user should know, a sentence each.
         **settings: Of `keras_vpgc.reenactment.stream.Stream`: `retargeting`, `motion`, `neutral`,
             `guard`, `calibration`, `filter`, `lookahead`, `no_face`, `workers`, `start`, `end`,
@@ -101,8 +105,10 @@ def live(
         raise VPGCError(
             "A camera's frames come when they come: choose every frame for a driving video only."
         )
+    provenance = provenance or Provenance()
     if record is not None:
         video.check_target(record, overwrite)
+        provenance.check(record)
         if driving is not None and Path(record).exists() and Path(record).samefile(driving):
             raise VPGCError(f"{record} is the driving video itself: choose another recording.")
     shown = _choose_window(window, record is not None or virtual_camera, say)
@@ -126,7 +132,8 @@ def live(
         if isinstance(source, Camera) and source is not camera:
             source.close()
         raise
-    session = _Session(stream, side_by_side, overwrite, say)
+    provenance = dataclasses.replace(provenance, puppet=puppet, composite=side_by_side)
+    session = _Session(stream, side_by_side, overwrite, provenance, say)
     error: BaseException | None = None
     try:
         # All that can refuse comes before the first frame.
@@ -151,8 +158,9 @@ def live(
 class _Session:
     """The loop between the stream and what shows its images."""
 
-    def __init__(self, stream, side_by_side, overwrite, say):
+    def __init__(self, stream, side_by_side, overwrite, provenance, say):
         self.stream, self.beside, self.overwrite, self.say = stream, side_by_side, overwrite, say
+        self.provenance = provenance
         self.window: _Window | None = None
         self.camera: _VirtualCamera | None = None
         self.recorder: _Recorder | None = None
@@ -258,7 +266,10 @@ class _Session:
         while str(path) in self.recordings or (number > 1 and path.exists()):
             number += 1
             path = first.with_stem(f"{first.stem}-{number}")
-        self.recorder = _Recorder(path, self.stream.frame_rate, self.stream.live, self.overwrite)
+        provenance = dataclasses.replace(self.provenance, composite=self.beside)
+        self.recorder = _Recorder(
+            path, self.stream.frame_rate, self.stream.live, self.overwrite, provenance
+        )
 
     def _stop_recording(self):
         recorder, self.recorder = self.recorder, None
@@ -286,12 +297,20 @@ class _Recorder:
         live: Fill in for times without an image, and do without those that are too many? Else each
             image becomes a frame.
         overwrite: Replace an existing file?
+        provenance: How it says that it is synthetic.
     """
 
-    def __init__(self, path, frame_rate, live, overwrite):
+    def __init__(self, path, frame_rate, live, overwrite, provenance):
         self.path, self.rate, self.live = path, frame_rate, live
         self.unwritten = 0
-        self._writer = video.VideoWriter(path, frame_rate, overwrite=overwrite)
+        self._provenance = provenance
+        self._writer = video.VideoWriter(
+            path,
+            frame_rate,
+            overwrite=overwrite,
+            metadata=provenance.metadata(),
+            finish=provenance.sign,
+        )
         self._any = False
         self._queue: queue.Queue = queue.Queue(WAITING)
         self._first: float | None = None
@@ -338,7 +357,7 @@ class _Recorder:
                 for place in range(count):
                     # Up to its own tick what came before is shown.
                     early = place < count - 1 and last is not None
-                    self._writer.write(last if early else image)
+                    self._writer.write(self._provenance.frame(last if early else image))
                     self._any = True
                 last = image
         except BaseException as error:
