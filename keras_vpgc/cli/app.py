@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from keras_vpgc.cli import compare, demo, evaluate, inspect, prepare, reenact, study, train
+from keras_vpgc.cli import (
+    compare,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    landmarks,
+    prepare,
+    reenact,
+    study,
+    train,
+)
 from keras_vpgc.version import __version__
 
 app = typer.Typer(
@@ -34,6 +45,6 @@ def options(
     """
 
 
-for module in (prepare, inspect, train, reenact, evaluate, compare, demo):
+for module in (prepare, inspect, train, reenact, evaluate, compare, export, landmarks, demo):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)
 app.add_typer(study.app, name="study")
