@@ -113,29 +113,25 @@ def write_png(path, image):
 
 
 def write_pngs(folder, frames):
-    """Frames as `000000.png` and so on; returns their number."""
+    """Frames as `000000.png` and so on."""
     folder.mkdir(parents=True)
-    count = 0
-    for count, frame in enumerate(frames, start=1):
-        write_png(folder / f"{count - 1:06}.png", frame)
-    return count
+    for number, frame in enumerate(frames):
+        write_png(folder / f"{number:06}.png", frame)
 
 
 def write_video(path, frames, rate):
-    """Frames as H.264; returns their number."""
+    """Frames as H.264."""
     import av
 
-    count = 0
     with av.open(str(path), "w") as container:
         # Whoever sees it must be able to know that nobody was filmed.
         container.metadata["comment"] = "Synthetic: a keras_vpgc puppet."
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
-        for count, frame in enumerate(frames, start=1):
+        for frame in frames:
             stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    return count
 
 
 def main(*arguments):
@@ -151,10 +147,10 @@ def main(*arguments):
     landmarks, rate = read_landmarks(options.landmarks, about)
     frames = drive(session, about, landmarks, options.batch_size)
     if options.output.suffix in (".mp4", ".mkv", ".mov"):
-        count = write_video(options.output, frames, rate)
+        write_video(options.output, frames, rate)
     else:
-        count = write_pngs(options.output, frames)
-    print(f"{options.output} is ready: {count} frames.")
+        write_pngs(options.output, frames)
+    print(f"{options.output} is ready: {len(landmarks)} frames.")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,7 @@ def write(model, kind, path, metadata):
         torch.export.save(program, path, extra_files={METADATA: metadata})
         return
     names = {"input_names": [inputs.name], "output_names": model.output_names}
-    exported = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
-    _tidy(exported.model)
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     _name_batch(exported.model)
     exported.model.metadata_props[METADATA] = metadata
     exported.save(path)
@@ -58,6 +57,8 @@ def _drop_idle(program):
     aten = torch.ops.aten
     conversions = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.contiguous.default)
     for node in reversed(list(program.graph.nodes)):
+        # Where in whose files an operation was written is nobody's business, and half of a file.
+        node.meta.pop("stack_trace", None)
         if node.target is aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
         elif node.target in conversions or node.target is aten.squeeze.dim:
@@ -68,26 +69,18 @@ def _drop_idle(program):
     program.graph_module.recompile()
 
 
-def _tidy(model):
-    """Fold what is constant. All of the exporter's rewriting would take most of the time; runtimes
-    do such things by themselves.
-    """
-    from onnx_ir.passes import common
-    from onnxscript import optimizer
-
-    optimizer.fold_constants(model)
-    common.IdentityEliminationPass()(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=1)(model)
-    optimizer.remove_unused_nodes(model)
-
-
 def _name_batch(model):
-    """Call the axis of unknown length by its name, where the exporter has a symbol like `s32`."""
+    """Call the axis of unknown length by its name, where the exporter has a symbol like `s32`.
+
+    What the exporter notes of the program beside nodes and values goes.
+    """
     import onnx_ir
 
     (inputs,) = model.graph.inputs
     symbol = inputs.shape[0]
     values = [*model.graph.inputs, *(x for node in model.graph for x in node.outputs)]
+    for item in (*model.graph, *values):
+        item.metadata_props.clear()
     for value in values:
         if value.shape is not None and symbol in list(value.shape):
             named = [onnx_ir.SymbolicDim(BATCH) if n == symbol else n for n in value.shape]
