@@ -6,9 +6,10 @@ several devices (`device_count`, `distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
-`to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); and what layers let
+`to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); what layers let
 kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none);
-each file's docstrings say what they promise.
+and files for other runtimes (`write_export`, `read_export`); each file's docstrings say what they
+promise.
 """
 
 import importlib
@@ -61,6 +62,8 @@ half_by_default = _module.half_by_default
 group_norm = _module.group_norm
 draw_lines = _module.draw_lines
 attend = _module.attend
+write_export = _module.write_export
+read_export = _module.read_export
 
 __all__ = [
     "accumulates_on_devices",
@@ -86,6 +89,7 @@ __all__ = [
     "one_process_a_device",
     "out_of_memory",
     "process",
+    "read_export",
     "share",
     "swap",
     "take",
@@ -96,4 +100,5 @@ __all__ = [
     "value_and_grad",
     "vjp",
     "wait",
+    "write_export",
 ]

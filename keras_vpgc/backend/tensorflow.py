@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import tempfile
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -293,3 +295,61 @@ def attend(queries, keys, dtype):
 def on_host():
     """A scope in which layers and operations compute by the processor, in this thread."""
     return tf.device("CPU:0")
+
+
+def write_export(model, kind, path, metadata):
+    """Write a model for another runtime, with any number of inputs in a batch.
+
+    Args:
+        model: A Keras model of one input and one output.
+        kind: `"saved_model"` or `"litert"`.
+        path: The folder or file to write.
+        metadata: JSON text that a SavedModel holds, as `assets.extra/keras_vpgc.json`. A LiteRT
+            file has no place for it.
+    """
+    if kind == "litert":
+        with tempfile.TemporaryDirectory() as folder:
+            _write_saved_model(model, folder)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            # None of TensorFlow's own operations, which the plain runtime does not have.
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            Path(path).write_bytes(converter.convert())
+        return
+    _write_saved_model(model, path)
+    extra = Path(path) / "assets.extra"
+    extra.mkdir()
+    (extra / "keras_vpgc.json").write_text(metadata, encoding="utf-8")
+
+
+def _write_saved_model(model, folder):
+    """Names of input and output are those of the model's; one signature, `serving_default`."""
+    (inputs,), (output_name,) = model.inputs, model.output_names
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve",
+        lambda batch: {output_name: model(batch, training=False)},
+        input_signature=[tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)],
+    )
+    archive.write_out(str(folder), verbose=False)
+
+
+def read_export(kind, path):
+    """Read a file of `write_export` by TensorFlow alone.
+
+    Args:
+        kind: `"saved_model"`.
+        path: The folder.
+
+    Returns:
+        A function of a numpy array that returns one.
+    """
+    loaded = tf.saved_model.load(str(path))
+    signature = loaded.signatures["serving_default"]
+    (name,) = signature.structured_input_signature[1]
+
+    def call(inputs, loaded=loaded):  # what is not kept loses its variables
+        (outputs,) = signature(**{name: tf.constant(inputs)}).values()
+        return outputs.numpy()
+
+    return call

@@ -539,3 +539,32 @@ def attend(queries, keys, dtype):
 def on_host():
     """A scope in which layers and operations compute by the processor, in this thread."""
     return keras.device("cpu")
+
+
+def write_export(model, kind, path, metadata):
+    """Write a model for another runtime, with any number of inputs in a batch.
+
+    Args:
+        model: A Keras model of one input and one output.
+        kind: `"onnx"` or `"torch"`.
+        path: The file to write.
+        metadata: JSON text that the file holds, as `keras_vpgc`.
+    """
+    from keras_vpgc.backend import torch_export
+
+    torch_export.write(model, kind, path, metadata)
+
+
+def read_export(kind, path):
+    """Read a file of `write_export` by PyTorch alone.
+
+    Args:
+        kind: `"torch"`.
+        path: The file.
+
+    Returns:
+        A function of a numpy array that returns one.
+    """
+    from keras_vpgc.backend import torch_export
+
+    return torch_export.read(path)

@@ -8,7 +8,9 @@ from keras_vpgc.cli import (
     compare,
     demo,
     evaluate,
+    export,
     inspect,
+    landmarks,
     live,
     prepare,
     reenact,
@@ -45,6 +47,18 @@ def options(
     """
 
 
-for module in (prepare, inspect, train, reenact, live, verify, evaluate, compare, demo):
+for module in (
+    prepare,
+    inspect,
+    train,
+    reenact,
+    live,
+    landmarks,
+    verify,
+    evaluate,
+    compare,
+    export,
+    demo,
+):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)
 app.add_typer(study.app, name="study")

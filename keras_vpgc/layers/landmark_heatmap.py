@@ -32,6 +32,9 @@ CONTOURS = {
     "ibug-68-iris": (*CONTOURS_68, (_run(69, 72), True), (_run(74, 77), True)),
 }
 
+# Segments of a group where the loop over them is written out.
+SEGMENTS_AT_ONCE = 9
+
 
 @keras.saving.register_keras_serializable("keras_vpgc")
 class LandmarkHeatmap(keras.layers.Layer):
@@ -88,6 +91,8 @@ class LandmarkHeatmap(keras.layers.Layer):
             ends = indices[1:] + indices[:1] if closed else indices[1:]
             segments += zip(indices, ends, strict=False)
         self._segments = np.array(segments, dtype="int32").reshape(-1, 2)
+        # Exported graphs hold no loops, see `keras_vpgc.export`.
+        self.unrolled = False
         if not len(self._segments):
             raise VPGCError("LandmarkHeatmap needs at least one contour of two points.")
 
@@ -120,16 +125,14 @@ class LandmarkHeatmap(keras.layers.Layer):
         parts = (from_x * unit_x, from_y * unit_y, from_y * unit_x, from_x * unit_y, half)
 
         def squared(segment):
-            along_x, along_y, across_y, across_x, half = (
-                ops.take(part, segment, axis=2) for part in parts
-            )
-            along = ops.abs(along_x[:, :, None, :] + along_y[:, :, :, None])
-            across = across_y[:, :, :, None] - across_x[:, :, None, :]
-            return ops.square(ops.relu(along - half[..., None])) + ops.square(across)
+            return _squared(*(ops.take(part, segment, axis=2) for part in parts))
 
-        nearest = ops.fori_loop(
-            1, len(self._segments), lambda i, least: ops.minimum(least, squared(i)), squared(0)
-        )
+        if self.unrolled:
+            nearest = _nearest_in_groups(parts)
+        else:
+            nearest = ops.fori_loop(
+                1, len(self._segments), lambda i, least: ops.minimum(least, squared(i)), squared(0)
+            )
         value = ops.clip(line_width / 2 + 0.5 - ops.sqrt(nearest), 0.0, 1.0)
         # Frames came before rows and columns so far, which keeps the inner loops long.
         return ops.cast(ops.transpose(value, (0, 2, 3, 1)), self.compute_dtype)
@@ -153,3 +156,20 @@ class LandmarkHeatmap(keras.layers.Layer):
             "line_width": self.line_width,
             "contours": self.contours,
         }
+
+
+def _squared(along_x, along_y, across_y, across_x, half):
+    """Squared distances to segments; (..., width or height) -> (..., height, width)."""
+    along = ops.abs(along_x[..., None, :] + along_y[..., :, None])
+    across = across_y[..., :, None] - across_x[..., None, :]
+    return ops.square(ops.relu(along - half[..., None])) + ops.square(across)
+
+
+def _nearest_in_groups(parts):
+    """The minimum over all segments in few operations, and in the memory of a few channels."""
+    nearest = None
+    for first in range(0, parts[0].shape[2], SEGMENTS_AT_ONCE):
+        group = (part[:, :, first : first + SEGMENTS_AT_ONCE] for part in parts)
+        least = ops.min(_squared(*group), axis=2)
+        nearest = least if nearest is None else ops.minimum(nearest, least)
+    return nearest

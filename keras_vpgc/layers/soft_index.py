@@ -9,7 +9,8 @@ from keras_vpgc.errors import VPGCError
 
 # Elements of one similarity block (queries x keys, float32) that a chunk may hold: 64 MiB.
 CHUNK_ELEMENTS = 16 * 2**20
-# A TensorFlow graph may not know its batch size when it is traced.
+# A graph may not know its batch size when it is traced: TensorFlow has no number for it then,
+# PyTorch's export a symbol.
 ASSUMED_BATCH = 8
 
 
@@ -131,6 +132,8 @@ class SoftIndex(keras.layers.Layer):
         self.mode = mode
         self.temperature = float(temperature)
         self.implementation = implementation
+        # Exported graphs hold no loops, see `keras_vpgc.export`.
+        self.unrolled = False
 
     def build(self, input_shape):
         self._check(*input_shape)
@@ -214,12 +217,16 @@ class SoftIndex(keras.layers.Layer):
 
     def _in_chunks(self, function, queries, keys, batch, pieces):
         positions = keys.shape[0]
-        row = (batch or ASSUMED_BATCH) * pieces * keys.shape[1]
+        row = (batch if isinstance(batch, int) else ASSUMED_BATCH) * pieces * keys.shape[1]
         size = max(1, min(positions, CHUNK_ELEMENTS // row))
         if size >= positions:
             return function(queries, keys)
         while positions % size:
             size -= 1
+        if self.unrolled:
+            starts = range(0, positions, size)
+            parts = [function(queries[i : i + size], keys[i : i + size]) for i in starts]
+            return ops.concatenate(parts, axis=0)
         step = keras.remat(function)
         # A loop of the backend's own: chunks that are written out one by one may run, and keep
         # their memory, at the same time (XLA on a CPU does so).

@@ -1,0 +1,67 @@
+"""Landmarks that drive a puppet, as a file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_vpgc.data import video
+from keras_vpgc.errors import VPGCError, check_writable, writing
+from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.reenactment.reenact import driving_landmarks
+
+
+def write_landmarks(puppet, driving, output, *, overwrite: bool = False, **settings) -> int:
+    """Write the landmarks by which a video drives a puppet.
+
+    The `.npz` holds `landmarks`, float32 `(n, points, 2)` in [0, 1] of the puppet's crop,
+    `frame_rate`, frames a second, and `landmark_set`, its name.
+
+    Args:
+        puppet: A `Puppet`, a `puppet.keras` or a run folder.
+        driving: The driving video.
+        output: The `.npz` file.
+        overwrite: Replace an existing file?
+        **settings: See `driving_landmarks`.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        VPGCError: for an output that exists, is no `.npz` or cannot be written; else see
+            `driving_landmarks`.
+
+    Example:
+
+    ```python
+    write_landmarks("runs/me", "friend.mp4", "drive.npz")
+    ```
+    """
+    output = Path(output)
+    if output.suffix != ".npz":
+        raise VPGCError(
+            f"{output} is no name for landmarks: let it end in .npz, such as "
+            f"{output.with_suffix('.npz')}."
+        )
+    if output.exists() and not overwrite:
+        raise VPGCError(f"{output} exists: choose another name, or --overwrite.")
+    # Before the minutes that tracking takes.
+    check_writable(output)
+    if not isinstance(puppet, Puppet):
+        puppet = Puppet.load(puppet)
+    info = video.probe(driving)
+    landmarks, _, _ = driving_landmarks(puppet, driving, **settings)
+    partial = output.with_name(f".{output.name}")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                np.savez(
+                    file,
+                    landmarks=landmarks.astype("float32"),
+                    frame_rate=np.float64(info.frame_rate),
+                    landmark_set=puppet.model.landmark_set,
+                )
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+    return len(landmarks)

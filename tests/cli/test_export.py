@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from keras_vpgc.models import DirectMapping
+from tests.cli.test_cli import refused, vpgc  # noqa: F401
+
+pytestmark = pytest.mark.once
+
+
+def test_a_puppet_is_exported_beside_itself(vpgc, run, tmp_path):  # noqa: F811
+    import keras_vpgc
+
+    model = DirectMapping(
+        image_size=32, context=1, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
+        driver_multipliers=(1, 2), num_blocks=1, latent_dim=16, norm_groups=4, attention_sizes=(),
+        metadata={**keras_vpgc.load(run).metadata, "size": 32}, dtype="float32",
+    )  # fmt: skip
+    model.save(tmp_path / "direct.keras")
+    code, out, _ = vpgc("export", tmp_path / "direct.keras", "--format", "torch")
+    assert code == 0 and (tmp_path / "direct.pt2").exists()
+    assert "float32 landmarks (batch, 1, 68, 2) -> uint8 images (batch, 32, 32, 3)" in out
+    assert "PyTorch and Keras differ by" in out and "direct.pt2 is ready." in out
+    refused(vpgc("export", tmp_path / "direct.keras", "--format", "torch"), "exists", "--overwrite")
+    refused(vpgc("export", run, "--format", "caffe"), "no format 'caffe'", "onnx, openvino")
+
+
+def test_landmarks_of_a_video_become_a_file(vpgc, run, clip, portrait, tmp_path):  # noqa: F811
+    target = tmp_path / "drive.npz"
+    code, out, _ = vpgc("landmarks", run, "--driving", clip, "-o", target, "--end", 0.4)
+    assert code == 0 and "landmarks of 10 frames" in out
+    with np.load(target) as file:
+        assert file["frame_rate"] == 25 and file["landmark_set"] == "ibug-68"
+        assert file["landmarks"].dtype == np.float32
+        np.testing.assert_allclose(file["landmarks"], portrait.landmarks[:10], atol=0.01)
+    again = "landmarks", run, "--driving", clip, "-o"
+    refused(vpgc(*again, target), "drive.npz exists", "--overwrite")
+    refused(vpgc(*again, tmp_path / "drive.csv"), "let it end in .npz")
+    assert [f.name for f in tmp_path.iterdir()] == ["drive.npz"]
