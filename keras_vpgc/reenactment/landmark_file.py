@@ -6,8 +6,8 @@ import numpy as np
 
 from keras_vpgc.data import video
 from keras_vpgc.errors import VPGCError, check_writable, writing
+from keras_vpgc.reenactment.driving import driving_landmarks
 from keras_vpgc.reenactment.puppet import Puppet
-from keras_vpgc.reenactment.reenact import driving_landmarks
 
 
 def write_landmarks(puppet, driving, output, *, overwrite: bool = False, **settings) -> int:
