@@ -31,6 +31,7 @@ def command(
 
     Example: vpgc train data/me -o runs/me --preset vpgc_256 --set learning_rate=1e-4
     """
+    from keras_vpgc.cli.reenact import warnings_in_one_line
     from keras_vpgc.training.recipes import train_puppet
 
     recipe, network = split_settings(set_ or [])
@@ -42,9 +43,10 @@ def command(
     ):
         if value is not None:
             recipe[key] = value
-    train_puppet(
-        portrait, output, preset, network=network, recipe=recipe, seed=seed, devices=devices
-    )
+    with warnings_in_one_line():
+        train_puppet(
+            portrait, output, preset, network=network, recipe=recipe, seed=seed, devices=devices
+        )
     typer.echo(f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT")
     typer.echo(f"Fill in {output / 'MODEL_CARD.md'}: who is shown, and that they agreed.")
 

@@ -16,6 +16,7 @@ from keras_vpgc.data.landmark_sets import (
 from keras_vpgc.data.retarget import HeadTrack, angles, from_angles
 from keras_vpgc.data.tracking import NUM_POINTS
 from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
+from keras_vpgc.metrics.blinks import BLINK, eye_closure, find_blinks
 
 SCHEMA_VERSION = 1
 ELSEWHERE = "copy the portrait to a place that can be, and inspect it there"
@@ -43,13 +44,12 @@ WANTED = {
     "enlarged": 1.25,  # stored pixels for one of the source
     "face_pixels": 120.0,  # height of the face in the source
 }
+# A clip whose angles change less than that in all, in degrees, shows one pose.
+ONE_POSE = {"yaw": 10.0, "pitch": 8.0}
 # A pose counts as seen if the frames that hold it or a more extreme one last this long together.
 SEEN_SECONDS = 0.2
 # A frame counts as shown for no longer than this, so that a frozen picture is not footage.
 LONGEST_FRAME = 0.1
-# An eye that has lost this part of its opening is in a blink, if it opens again this soon.
-BLINK = 0.5
-LONGEST_BLINK = 0.6
 # A frame is blurred under this part of the clip's median variance of the Laplacian.
 BLURRED = 0.4
 # Motion during the exposure (half of a frame's time, as with a shutter of 180 degrees), in heights
@@ -194,9 +194,7 @@ def measure_signals(portrait) -> dict[str, np.ndarray]:
 
     landmarks = xy[:, MEDIAPIPE_TO_68]
     put("mouth", mouth_opening(landmarks))
-    opening = eye_opening(landmarks)
-    opening /= np.maximum(np.percentile(opening, 75, axis=0), 1e-9)
-    closed = np.clip(1 - opening, 0, 1).mean(1)
+    closed = eye_closure(eye_opening(landmarks))
     put("closed", closed)
     gaze = np.where((closed < BLINK)[:, None], _gaze(xy), np.nan)
     put("gaze_x", gaze[:, 0])
@@ -302,7 +300,8 @@ def measure(portrait, signals) -> dict:
         return round(float(mask.sum() / max(of.sum(), 1)), 4)
 
     info, crop = portrait.info, portrait.info["crop"]
-    blinks = _blinks(signals)
+    closed_frames = np.where(usable, signals["closed"], np.nan)
+    blinks = find_blinks(closed_frames, signals["times"])
     minutes = seconds / 60
     measured = np.isfinite(signals["sharpness"])
     moved = np.isfinite(signals["motion"])
@@ -341,7 +340,9 @@ def measure(portrait, signals) -> dict:
             "closed": closed,
             "blinks": len(blinks),
             "blinks_a_minute": round(len(blinks) / minutes, 1),
-            "blink_depth": round(float(np.median([depth for *_, depth in blinks])), 3)
+            "blink_depth": round(
+                float(np.median([closed_frames[deepest] for *_, deepest in blinks])), 3
+            )
             if blinks
             else None,
             "fully_closed_frames": int((signals["closed"] >= WANTED["eyes_closed"]).sum()),
@@ -368,24 +369,6 @@ def measure(portrait, signals) -> dict:
         },
         "preparation": info.get("report", {}),
     }
-
-
-def _blinks(signals):
-    """`(first, last, depth)` of the runs of usable frames with closed eyes that open again."""
-    picked = np.flatnonzero(signals["usable"])
-    shut = np.concatenate([[False], signals["closed"][picked] >= BLINK, [False]])
-    starts, ends = np.flatnonzero(np.diff(shut.astype(int))).reshape(-1, 2).T
-    found = []
-    for start, end in zip(starts, ends, strict=True):
-        # A run at the clip's edge may be half a blink, or longer than it looks.
-        if start == 0 or end == len(picked):
-            continue
-        first, last = picked[start], picked[end - 1]
-        if signals["times"][picked[end]] - signals["times"][first] <= LONGEST_BLINK:
-            found.append(
-                (int(first), int(last), float(np.nanmax(signals["closed"][first : last + 1])))
-            )
-    return found
 
 
 def advise(result: dict) -> list[dict[str, str]]:
@@ -525,6 +508,63 @@ def advise(result: dict) -> list[dict[str, str]]:
             "light",
             f"The light on the face changes by {change:.0%} over the clip: lock the camera's "
             "exposure and keep the light even.",
+        )
+    return found
+
+
+def training_warnings(portrait, rare_frames: float = 0.0) -> list[str]:
+    """What will break in a puppet of this portrait, whatever the training does.
+
+    Read from the portrait's `coverage.json`; without one, or with one that cannot be read, there
+    are no warnings.
+
+    Args:
+        portrait: A `Portrait`.
+        rare_frames: The recipe's setting, which helps where closed eyes are few but there.
+
+    Returns:
+        Sentences, none for a clip with closed eyes and several poses.
+
+    Example:
+
+    ```python
+    for text in training_warnings(Portrait("data/me")):
+        print(text)
+    ```
+    """
+    try:
+        result = json.loads((portrait.path / "coverage.json").read_text(encoding="utf-8"))
+        if result["schema_version"] != SCHEMA_VERSION:
+            return []
+        return _training_warnings(result, rare_frames)
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _training_warnings(result, rare_frames):
+    found = []
+    eyes, seconds = result["eyes"], result["seconds"]["usable"]
+    shut = eyes["fully_closed_frames"]
+    few = eyes["blinks_a_minute"] < WANTED["blinks_a_minute"]
+    if few or shut < SEEN_SECONDS * result["frame_rate"]:
+        way = "record some minutes with blinks, and eyes closed for a second now and then"
+        if shut and not rare_frames:
+            way += ", or let the training see the closed eyes more often by rare_frames=0.5"
+        found.append(
+            f"The clip hardly shows closed eyes (frames: {shut}, blinks: {eyes['blinks']}, in "
+            f"{seconds:.0f} s, where people blink 10 to 20 times a minute), so that the puppet's "
+            f"eyes will stay half open: {way}."
+        )
+    spans = {}
+    for axis in ONE_POSE:
+        pose = result["pose"][axis]
+        spans[axis] = pose["greatest"] - pose["least"]
+    if all(spans[axis] < limit for axis, limit in ONE_POSE.items()):
+        found.append(
+            f"The clip shows one pose only (yaw changes by {spans['yaw']:.0f} degrees and pitch by "
+            f"{spans['pitch']:.0f} in all), so that the puppet will break where it is driven "
+            "farther: record some minutes of turning and nodding, or drive it with less motion, by "
+            "vpgc reenact --motion 0.3 or --guard clamp."
         )
     return found
 

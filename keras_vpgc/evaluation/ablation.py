@@ -163,7 +163,7 @@ def run_ablation(
             rows += [{"variant": name, "seed": seed, **row} for row in scored]
             table = ablation_table(rows, truth)
             with publish(folder) as partial:
-                (partial / "ablation.csv").write_text(_csv(rows), encoding="utf-8")
+                (partial / "ablation.csv").write_text(csv_of(rows, COLUMNS), encoding="utf-8")
                 (partial / "ablation.md").write_text(f"{table}\n", encoding="utf-8")
     runs = {name: run_of(folder, name, seeds[0]) for name in names}
     with publish(folder) as partial:
@@ -202,7 +202,6 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
     """The scored points of a run, which is trained unless it is."""
     steps = resolve(preset, settings["network"], settings["recipe"]).recipe.steps
     every = math.ceil(steps / points)
-    wanted = [every * (i + 1) for i in range(math.ceil(steps / every))]
     if not codebook_is_trained(portrait, run, preset, **settings):
         scored = ScoredPoints(run, truth.frames, truth.place, features, every)
         train_codebook(
@@ -210,17 +209,7 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
             **settings,
         )  # fmt: skip
         gc.collect()  # the next one needs the memory
-    try:
-        rows = json.loads((run / f"{POINTS}.json").read_text())
-    except (OSError, ValueError):
-        raise VPGCError(
-            f"{run} is trained but has no scores: delete it, and it is trained again."
-        ) from None
-    if [row["step"] for row in rows] != wanted:
-        raise VPGCError(
-            f"{run} was scored at other iterations than every {every}: choose another folder, or "
-            "the number of points that it began with."
-        )
+    rows = read_points(run, every, steps)
     if features is not None and rows[0]["lpips"] is None:
         raise VPGCError(
             f"{run} was scored without LPIPS: set lpips=None, or choose another folder."
@@ -228,37 +217,73 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
     return rows
 
 
-class ScoredPoints(keras.callbacks.Callback):
-    """Scores frames after each epoch of `CodebookTrainer`, and keeps the time that steps took.
+def read_points(run, every: int, steps: int, name: str | None = None) -> list[dict]:
+    """The rows that `TimedPoints` kept of a stage that is done.
+
+    Args:
+        run: The run folder.
+        every: Steps between two points.
+        steps: Steps of the stage, rounded up to whole epochs.
+        name: See `TimedPoints`.
+
+    Returns:
+        The rows.
+
+    Raises:
+        VPGCError: if there are none, or those of other steps.
+    """
+    try:
+        rows = json.loads(points_file(run, name).read_text())
+    except (OSError, ValueError):
+        raise VPGCError(
+            f"{run} is trained but has no scores: delete it, and it is trained again."
+        ) from None
+    if [row["step"] for row in rows] != [every * (i + 1) for i in range(math.ceil(steps / every))]:
+        raise VPGCError(
+            f"{run} was scored at other iterations than every {every}: choose another folder, or "
+            "the number of points that it began with."
+        )
+    return rows
+
+
+class TimedPoints(keras.callbacks.Callback):
+    """Scores a model after each epoch, and keeps the time that steps took.
 
     What it does itself, validation and the first step of a kind, which compiles, take no time.
 
     Args:
-        run: The run folder. Gets `points.json`, and one reconstructed frame a point in `points`.
-        frames: uint8 `(n, s, s, 3)`, the frames to reconstruct.
-        shown: The place of the one that is kept.
-        features: Those of LPIPS, or `None`.
+        run: The run folder. Gets `points/NAME.json`, or `points.json` without a name.
         steps_per_epoch: Steps of an epoch.
+        name: Name of the stage, where a run has several.
 
     Attributes:
-        rows: List of dicts of `step`, `seconds`, `psnr`, `ssim`, `lpips` and `live_codes`, `None`
-            where there is no such score.
+        rows: List of dicts of `step`, `seconds` and what `score` returns.
         seconds: Time of the steps so far.
     """
 
-    def __init__(self, run, frames, shown: int, features, steps_per_epoch: int):
+    def __init__(self, run, steps_per_epoch: int, name: str | None = None):
         super().__init__()
-        self.run, self.frames, self.shown = Path(run), frames, shown
-        self.features, self.steps_per_epoch = features, steps_per_epoch
+        self.run, self.steps_per_epoch, self.name = Path(run), steps_per_epoch, name
         self.rows: list[dict] = []
         self.seconds = 0.0
         self._since: float | None = None
         self._kind: object = None
 
+    def score(self, step: int) -> tuple[dict, dict[str, np.ndarray]]:
+        """Scores after a step, with the averages of the weights in place, and pictures to keep.
+
+        Args:
+            step: Number of steps done.
+
+        Returns:
+            Dict of scores, `None` where there is no such score; name of a file -> uint8
+            `(s, s, 3)`.
+        """
+        raise NotImplementedError("TimedPoints is a base: give score in a subclass.")
+
     def on_train_begin(self, logs=None):
         # No step has run yet in this process.
         self._since, self._kind = None, None
-        self._numbers = code_numbers(self.model.autoencoder)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._count()
@@ -273,21 +298,17 @@ class ScoredPoints(keras.callbacks.Callback):
         self._count()
         step = (epoch + 1) * self.steps_per_epoch
         with averaged(*parts(self.model.optimizer)):
-            pictures = reconstruct(self.model, self.frames)
-            live = _live_codes(self.model.autoencoder, self._numbers, self.frames)
-        scorer = Scorer(self.features)
-        for start, true in _batches(self.frames):
-            scorer.update(true, _filled(pictures[start : start + BATCH]), len(pictures) - start)
-        means = {key: float(values.mean()) for key, values in scorer.scores().items()}
-        row = {"step": step, "seconds": round(self.seconds, 3), "lpips": None, **means}
-        self.rows.append({**row, "live_codes": live})
+            scores, pictures = self.score(step)
+        self.rows.append({"step": step, "seconds": round(self.seconds, 3), **scores})
         with writing(self.run):
             folder = self.run / POINTS
             folder.mkdir(exist_ok=True)
-            (folder / f"{step:06d}.png").write_bytes(png(pictures[self.shown]))
-            partial = self.run / f".{POINTS}.json"
+            for name, picture in pictures.items():
+                (folder / f"{name}.png").write_bytes(png(picture))
+            file = points_file(self.run, self.name)
+            partial = file.with_name(f".{file.name}")
             partial.write_text(json.dumps(self.rows, indent=1))
-            os.replace(partial, self.run / f"{POINTS}.json")
+            os.replace(partial, file)
 
     def get_state(self):
         return {"rows": self.rows, "seconds": self.seconds, "every": self.steps_per_epoch}
@@ -304,10 +325,50 @@ class ScoredPoints(keras.callbacks.Callback):
         """Count the step that has just been run, unless it compiled."""
         if self._since is None:
             return
-        kind = (self.model.phase,)
+        kind = (getattr(self.model, "phase", None),)
         if kind == self._kind:
             self.seconds += time.monotonic() - self._since
         self._since, self._kind = None, kind
+
+
+def points_file(run, name: str | None = None) -> Path:
+    """Where `TimedPoints` keeps its rows."""
+    return Path(run) / (f"{POINTS}.json" if name is None else f"{POINTS}/{name}.json")
+
+
+class ScoredPoints(TimedPoints):
+    """Scores what a `CodebookTrainer` makes of frames, see `TimedPoints`.
+
+    Args:
+        run: The run folder. Gets `points.json`, and one reconstructed frame a point in `points`.
+        frames: uint8 `(n, s, s, 3)`, the frames to reconstruct.
+        shown: The place of the one that is kept.
+        features: Those of LPIPS, or `None`.
+        steps_per_epoch: Steps of an epoch.
+
+    Attributes:
+        rows: List of dicts of `step`, `seconds`, `psnr`, `ssim`, `lpips` and `live_codes`, `None`
+            where there is no such score.
+        seconds: Time of the steps so far.
+    """
+
+    def __init__(self, run, frames, shown: int, features, steps_per_epoch: int):
+        super().__init__(run, steps_per_epoch)
+        self.frames, self.shown, self.features = frames, shown, features
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._numbers = code_numbers(self.model.autoencoder)
+
+    def score(self, step):
+        pictures = reconstruct(self.model, self.frames)
+        live = _live_codes(self.model.autoencoder, self._numbers, self.frames)
+        scorer = Scorer(self.features)
+        for start, true in _batches(self.frames):
+            scorer.update(true, _filled(pictures[start : start + BATCH]), len(pictures) - start)
+        means = {key: float(values.mean()) for key, values in scorer.scores().items()}
+        row = {"lpips": None, **means, "live_codes": live}
+        return row, {f"{step:06d}": pictures[self.shown]}
 
 
 def reconstruct(trainer, frames) -> np.ndarray:
@@ -388,56 +449,87 @@ def ablation_table(rows, truth=None) -> str:
     Returns:
         The tables: means over the seeds, with their standard deviation where there are several.
     """
+    text = ""
+    if truth is not None:
+        size = f"{truth.size}x{truth.size} pixels"
+        text = f"Reconstruction of {len(truth.frames)} validation frames of {size}. "
+    return score_tables(rows, SCORES, "codebook", text)
+
+
+def score_tables(rows, scores, what: str, text: str = "") -> str:
+    """Markdown tables of variants: at the last iteration, and after equal seconds.
+
+    Args:
+        rows: Dicts of `variant`, `seed`, `step`, `seconds` and scores, which may be `None`.
+        scores: Tuples of a score, its title and its format.
+        what: What varies, at the head of the first column.
+        text: Sentences before the first table.
+
+    Returns:
+        The tables: means over the seeds, with their standard deviation where there are several.
+    """
     runs: dict[str, dict] = {}
     for row in rows:
         runs.setdefault(row["variant"], {}).setdefault(row["seed"], []).append(row)
     last = max(row["step"] for row in rows)
     limit = min(points[-1]["seconds"] for seeds in runs.values() for points in seeds.values())
+    keys = ["step", *(key for key, _, _ in scores)]
     ends = {name: [points[-1] for points in seeds.values()] for name, seeds in runs.items()}
-    then = {name: [_at(points, limit) for points in x.values()] for name, x in runs.items()}
-    text = ""
-    if truth is not None:
-        size = f"{truth.size}x{truth.size} pixels"
-        text = f"Reconstruction of {len(truth.frames)} validation frames of {size}. "
+    then = {name: [_at(points, limit, keys) for points in x.values()] for name, x in runs.items()}
     text += (
         "Means over the seeds, ± their standard deviation. Seconds are those of the training "
         f"steps, by {keras.backend.backend()}."
     )
     equal = f"After {limit:.0f} seconds each, between two points as on a straight line:"
-    parts_ = [text, f"After {last} iterations:", _means(ends, ("seconds", "seconds", ".0f"))]
-    return "\n\n".join([*parts_, equal, _means(then, ("step", "iterations", ".0f"))])
+    whole = means_table(ends, (*scores, ("seconds", "seconds", ".0f")), what)
+    partly = means_table(then, (*scores, ("step", "iterations", ".0f")), what)
+    return "\n\n".join([text, f"After {last} iterations:", whole, equal, partly])
 
 
-def _at(points, seconds):
+def _at(points, seconds, keys):
     """The scores of a run at a time, `None` before its first point."""
     times = [row["seconds"] for row in points]
 
     def at(key):
         if points[0][key] is None or seconds < times[0]:
             return None
-        return np.interp(seconds, times, [row[key] for row in points])
+        return np.interp(seconds, times, np.array([row[key] for row in points], "float64"))
 
-    return {key: at(key) for key in ("step", *(score for score, _, _ in SCORES))}
+    return {key: at(key) for key in keys}
 
 
-def _means(runs, effort):
-    columns = [x for x in SCORES if any(row[x[0]] is not None for y in runs.values() for row in y)]
-    columns.append(effort)
-    lines = ["| codebook | seeds | " + " | ".join(title for _, title, _ in columns) + " |"]
+def means_table(runs: dict[str, list[dict]], columns, what: str) -> str:
+    """A Markdown table of means over seeds, one row a variant.
+
+    Args:
+        runs: Name -> a dict of scores for each seed; `None` or NaN where there is no such score.
+        columns: Tuples of a score, its title and its format; those that no run has are left out.
+        what: What varies, at the head of the first column.
+
+    Returns:
+        The table: means, ± the standard deviation where there are several.
+    """
+
+    def known(rows, key):
+        return [row[key] for row in rows if row[key] is not None and np.isfinite(row[key])]
+
+    columns = [x for x in columns if any(known(rows, x[0]) for rows in runs.values())]
+    lines = [f"| {what} | seeds | " + " | ".join(title for _, title, _ in columns) + " |"]
     lines.append("|---" * (len(columns) + 2) + "|")
     for name, ends in runs.items():
         cells = []
         for key, _, form in columns:
-            values = [row[key] for row in ends if row[key] is not None]
+            values = known(ends, key)
             cell = format(np.mean(values), form) if values else "-"
             cells.append(cell + (f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""))
         lines.append(f"| {name} | {len(ends)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _csv(rows):
+def csv_of(rows, columns) -> str:
+    """Dicts as the text of a CSV file."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

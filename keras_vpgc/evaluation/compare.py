@@ -2,7 +2,8 @@
 
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.clips import FLOOR
-from keras_vpgc.evaluation.output import check_output, region_title, write
+from keras_vpgc.evaluation.eyes_and_mouth import agreement_table
+from keras_vpgc.evaluation.output import check_output, region_title, titled, write
 from keras_vpgc.evaluation.paired import HIGHER_IS_BETTER, paired_differences, paired_table
 from keras_vpgc.evaluation.protocol import PAPER_COLUMNS, interval_table, jsonable, table
 from keras_vpgc.evaluation.videos import score_videos
@@ -17,15 +18,18 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
         systems: Name -> predicted video file.
         truth: The true video file.
         output: Folder for `comparison.json`, `comparison.md`, per-frame `scores.npz`,
-            `side_by_side.mp4`, and `report.html`, which shows all of it; `None` writes nothing.
+            `side_by_side.mp4`, `eyes_and_mouth.png` (with landmarks), and `report.html`, which
+            shows all of it; `None` writes nothing.
         **options: Those of `keras_vpgc.evaluation.videos.score_videos`.
 
     Returns:
         What `comparison.json` holds: `scores` (region -> name -> what `summary` returns), `floor`
         (region -> the same for the truth shifted by one frame), `pairs` (region -> what
         `paired_differences` returns: which of two systems is better, on the same frames),
-        `frames`, `frames_without_face`, `frames_not_decoded`, `failures` (name -> what went wrong
-        with it; the others' scores are whole), `notes`, `protocol`, and `table`: Markdown in the
+        `eyes_and_mouth` (name, and `"floor"` -> whether they open and close with the truth's, see
+        `keras_vpgc.evaluation.eyes_and_mouth.eyes_and_mouth`), `frames`, `frames_without_face`,
+        `frames_not_decoded`, `failures` (name -> what went wrong with it; the others' scores are
+        whole), `notes`, `protocol`, and `table`: Markdown in the
         layout of the paper's Tab. 1 (PSNR, SSIM, LPIPS, F-LMD), one row a system, then all scores
         with their intervals and the differences of pairs.
 
@@ -63,6 +67,8 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
         parts += [f"With {100 * level:g}% intervals:", interval_table(shown)]
         if text := paired_table(pairs[region]):
             parts += ["System against system, on the frames that both have:", text]
+    if text := agreement_table(titled(result["eyes_and_mouth"])):
+        parts.append(text)
     result["pairs"] = pairs
     found = jsonable(
         {
@@ -73,6 +79,7 @@ def compare(systems: dict, truth, output=None, **options) -> dict:
             },
             "floor": {region: rows[FLOOR] for region, rows in result["scores"].items()},
             "pairs": pairs,
+            "eyes_and_mouth": result["eyes_and_mouth"],
             "frames_without_face": result["frames_without_face"],
             "frames_not_decoded": result["frames_not_decoded"],
             "failures": result["failures"],

@@ -153,20 +153,13 @@ def correlations(
         return float(values[known].std()) if known.any() else 0.0
 
     for name, least in MOVES.items():
-        spread = moved(one[name]), moved(other[name])
-        row: dict[str, Any] = {"correlation": None, "interval": None, "ratio": None}
-        if spread[0] >= least:
-            row["ratio"] = spread[1] / spread[0]
-            row["correlation"] = _correlation(one[name][known], other[name][known])
-            if row["correlation"] is not None:
-                a, b = (np.where(known, x[name], np.nan) for x in (one, other))
-                row["interval"] = bootstrap_correlation(a, b, level, seed, block=block)
-        found[name] = row
+        a, b = (np.where(known, x[name], np.nan) for x in (one, other))
+        found[name] = correlation_row(a, b, least, block, level, seed)
     shapes = [track.blendshapes.astype("float64") for track in (driving, result)]
     spreads = [np.array([moved(column) for column in x.T]) for x in shapes]
     moving = np.flatnonzero(spreads[0] >= BLENDSHAPE_MOVES)
     each = {BLENDSHAPES[i]: _correlation(*(x[known, i] for x in shapes)) or 0.0 for i in moving}
-    row = {"correlation": None, "interval": None, "ratio": None}
+    row: dict[str, Any] = {"correlation": None, "interval": None, "ratio": None}
     if each and spreads[1][moving].any():
         row["correlation"] = float(np.mean(list(each.values())))
         row["ratio"] = float(np.mean(spreads[1][moving] / spreads[0][moving]))
@@ -175,6 +168,34 @@ def correlations(
     found["expression"] = row
     found["blendshapes"] = each
     return found
+
+
+def correlation_row(
+    true, found, least: float, block: int, level: float = 0.95, seed: int = 0
+) -> dict[str, Any]:
+    """Does a signal move when another does, and as far?
+
+    Args:
+        true: Float `(n,)`, in the order of time, NaN where a frame has no value.
+        found: The same of the result.
+        least: Standard deviation below which `true` does not move, but for noise.
+        block, level, seed: See `keras_vpgc.evaluation.bootstrap_correlation`.
+
+    Returns:
+        JSON-able dict of `correlation` (Pearson's, over the frames that have both; `None` where
+        one does not move), `interval` and `ratio`, the standard deviation over that of `true`.
+    """
+    row: dict[str, Any] = {"correlation": None, "interval": None, "ratio": None}
+    known = np.isfinite(true) & np.isfinite(found)
+    spreads = [float(x[known].std()) if known.any() else 0.0 for x in (true, found)]
+    if spreads[0] >= least:
+        row["ratio"] = spreads[1] / spreads[0]
+        row["correlation"] = _correlation(true[known], found[known])
+        if row["correlation"] is not None:
+            row["interval"] = bootstrap_correlation(true, found, level, seed, block=block)
+            if row["interval"] is not None:
+                row["interval"] = list(row["interval"])
+    return row
 
 
 def still_face(track: Track) -> Track:

@@ -14,13 +14,16 @@ from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import ELSEWHERE, VPGCError, check_writable, missing_extra, writing
 from keras_vpgc.evaluation.clips import FLOOR, TRUTH
-from keras_vpgc.evaluation.protocol import ALL_COLUMNS
+from keras_vpgc.evaluation.eyes_and_mouth import agreement_cells
+from keras_vpgc.evaluation.protocol import ALL_COLUMNS, CAPTIONS
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.visualization import side_by_side
+from keras_vpgc.visualization.evaluation_plots import OPENING_TITLES, openings_picture
 from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
 
 FLOOR_TITLE = "floor (truth, a frame late)"
 VIDEO = "side_by_side.mp4"
+OPENINGS_PLOT = "eyes_and_mouth.png"
 # Width in pixels of the video of all systems, and the greatest of one of them.
 VIDEO_WIDTH, PANEL_WIDTH = 1280, 400
 
@@ -90,8 +93,13 @@ def region_title(region: str, protocol: dict) -> str:
     )
 
 
+def titled(rows: dict) -> dict:
+    """Rows by name, the floor called as it is in tables."""
+    return {FLOOR_TITLE if name == FLOOR else name: row for name, row in rows.items()}
+
+
 def write(folder: Path, name: str, found: dict, result: dict, progress: bool = True) -> None:
-    """Write `NAME.json`, `NAME.md` and `scores.npz`; then video and `report.html`.
+    """Write `NAME.json`, `NAME.md` and `scores.npz`; then video, plot and `report.html`.
 
     Args:
         folder: Where.
@@ -110,12 +118,15 @@ def write(folder: Path, name: str, found: dict, result: dict, progress: bool = T
         text = f"{found['table']}\n" + (f"{notes}\n" if notes else "")
         (partial / f"{name}.md").write_text(text, encoding="utf-8")
         np.savez_compressed(partial / "scores.npz", **result["per_frame"])
-    for stale in (VIDEO, "report.html"):
+    for stale in (VIDEO, OPENINGS_PLOT, "report.html"):
         (folder / stale).unlink(missing_ok=True)
     region = next(iter(result["scores"]))
     with publish(folder) as partial:
         _write_video(partial / VIDEO, result, region, progress)
-        page = evaluation_report(_evaluation(name, result, region, partial / VIDEO))
+        evaluation = _evaluation(name, result, region, partial / VIDEO)
+        if evaluation.openings:
+            (partial / OPENINGS_PLOT).write_bytes(openings_picture(evaluation))
+        page = evaluation_report(evaluation)
         (partial / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -185,6 +196,12 @@ def _evaluation(name, result, region, video):
         frames=per_frame["frames/truth"],
         times=per_frame["times"],
         signals=result["signals"],
+        openings={
+            part: {name: per_frame[f"{part}/{name}"] for name in (TRUTH, *systems)}
+            for part in (OPENING_TITLES if result["eyes_and_mouth"] else ())
+        },
+        agreement=agreement_cells(titled(result["eyes_and_mouth"])),
+        captions=CAPTIONS,
         video=video,
         video_caption=f"Side by side: truth, {', '.join(systems)}",
         columns=ALL_COLUMNS,

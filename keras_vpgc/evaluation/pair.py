@@ -1,7 +1,8 @@
 """One system's video against the true one."""
 
 from keras_vpgc.evaluation.clips import FLOOR
-from keras_vpgc.evaluation.output import FLOOR_TITLE, check_output, region_title, write
+from keras_vpgc.evaluation.eyes_and_mouth import agreement_table
+from keras_vpgc.evaluation.output import FLOOR_TITLE, check_output, region_title, titled, write
 from keras_vpgc.evaluation.protocol import interval_table, jsonable
 from keras_vpgc.evaluation.videos import score_videos
 
@@ -22,7 +23,8 @@ def evaluate_pair(prediction, truth, output=None, **options) -> dict:
         prediction: The predicted video file.
         truth: The true video file.
         output: Folder for `evaluation.json`, `evaluation.md`, per-frame `scores.npz`,
-            `side_by_side.mp4`, and `report.html`, which shows all of it; `None` writes nothing.
+            `side_by_side.mp4`, `eyes_and_mouth.png` (with landmarks), and `report.html`, which
+            shows all of it; `None` writes nothing.
         **options: Those of `keras_vpgc.evaluation.videos.score_videos`.
 
     Returns:
@@ -31,6 +33,9 @@ def evaluate_pair(prediction, truth, output=None, **options) -> dict:
 
         - `scores`: for each region what `summary` returns: means, `intervals`, `left_out`.
         - `floor`: the same for the truth shifted by one frame as the prediction.
+        - `eyes_and_mouth`: `{"prediction": ..., "floor": ...}`: whether they open and close with
+          the truth's, see `keras_vpgc.evaluation.eyes_and_mouth.eyes_and_mouth`; empty without
+          landmarks.
         - `frames_without_face`, `frames_not_decoded`: `{"truth": ..., "prediction": ...}`.
         - `failures`: what went wrong on the way, in words; scores up to there are kept.
         - `notes`: sentences on what was resized, aligned or left out.
@@ -55,11 +60,14 @@ def evaluate_pair(prediction, truth, output=None, **options) -> dict:
         + interval_table({NAME: rows[NAME], FLOOR_TITLE: rows[FLOOR]})
         for region, rows in scores.items()
     )
+    if text := agreement_table(titled(result["eyes_and_mouth"])):
+        table += f"\n\n{text}"
     found = jsonable(
         {
             "frames": result["frames"],
             "scores": {region: rows[NAME] for region, rows in scores.items()},
             "floor": {region: rows[FLOOR] for region, rows in scores.items()},
+            "eyes_and_mouth": result["eyes_and_mouth"],
             "frames_without_face": result["frames_without_face"],
             "frames_not_decoded": result["frames_not_decoded"],
             "failures": result["failures"],

@@ -10,6 +10,7 @@ import numpy as np
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.bootstrap import bootstrap_interval
+from keras_vpgc.evaluation.eyes_and_mouth import CropScorer
 from keras_vpgc.evaluation.scorer import Features, Scorer
 from keras_vpgc.metrics import MOUTH_POINTS, landmark_distance
 
@@ -28,7 +29,7 @@ def evaluate_frames(
     predicted_landmarks=None,
     true_landmarks=None,
     landmark_size: float = 512,
-    lpips: str | None = None,
+    lpips: str | Features | None = None,
     batch_size: int = 16,
 ) -> dict[str, np.ndarray]:
     """Per-frame scores of a prediction.
@@ -41,13 +42,16 @@ def evaluate_frames(
             detector failed; or `None`.
         true_landmarks: The same for the truth.
         landmark_size: Image size in pixels at which landmark distances are stated.
-        lpips: Network of LPIPS, `"alex"` (as papers report it) or `"vgg"`; `None` for no LPIPS.
+        lpips: Network of LPIPS, `"alex"` (as papers report it) or `"vgg"`, or its `Features`, which
+            several calls may share; `None` for no LPIPS.
         batch_size: Frames scored at once.
 
     Returns:
         Dict of float `(n,)`: `psnr` (dB, infinite for identical frames), `ssim`, with a network
         `lpips`, and with landmarks `landmark_distance` and `mouth_distance` (the 20 points of the
-        lips), each also `_centered` (pixels, NaN where the detector failed).
+        lips), each also `_centered` (pixels, NaN where the detector failed). With the truth's
+        landmarks also `psnr`, `ssim` and `lpips` of the crops `eyes_` and `mouth_`, see
+        `keras_vpgc.evaluation.eyes_and_mouth.CropScorer`.
 
     Raises:
         VPGCError: if numbers or sizes of the frames differ, or for an unknown network.
@@ -65,7 +69,9 @@ def evaluate_frames(
             f"The prediction has the shape {shapes[0]} but the truth {shapes[1]}: frames, "
             "size and colours must agree."
         )
-    scorer = Scorer(None if lpips is None else Features(lpips))
+    features = Features(lpips) if isinstance(lpips, str) else lpips
+    scorer = Scorer(features)
+    crops = None
     count = 0
     predicted_batches = _batches(prediction, batch_size)
     for true in _batches(truth, batch_size):
@@ -75,6 +81,8 @@ def evaluate_frames(
                 f"From frame {count} on the prediction has the shape {predicted.shape} but the "
                 f"truth {true.shape}: frames, size and colours must agree."
             )
+        if crops is None and true_landmarks is not None:
+            crops = CropScorer(true_landmarks, true.shape[2], features)
         count += len(true)
         missing = (batch_size - len(true)) if count > len(true) else 0
         if missing:  # another shape would be compiled for
@@ -82,9 +90,13 @@ def evaluate_frames(
                 np.concatenate([x, np.repeat(x[-1:], missing, 0)]) for x in (true, predicted)
             )
         scorer.update(true, predicted, batch_size - missing)
+        if crops is not None:
+            crops.update(true, predicted, len(true) - missing)
     if len(next(predicted_batches, ())):
         raise VPGCError(f"The truth has {count} frames and the prediction more: give as many.")
     result = scorer.scores()
+    if crops is not None:
+        result.update(crops.scores())
     if predicted_landmarks is not None and true_landmarks is not None:
         result.update(landmark_scores(true_landmarks, predicted_landmarks, landmark_size))
     return result
@@ -216,8 +228,18 @@ COLUMNS = (
 )
 # The layout of the paper's Tab. 1.
 PAPER_COLUMNS = COLUMNS[:4]
+# Of the crops around eyes and mouth.
+CROP_COLUMNS = (
+    ("eyes_psnr", "eyes PSNR (dB) ↑", ".2f"),
+    ("eyes_ssim", "eyes SSIM ↑", ".3f"),
+    ("eyes_lpips", "eyes LPIPS ↓", ".3f"),
+    ("mouth_psnr", "mouth PSNR (dB) ↑", ".2f"),
+    ("mouth_ssim", "mouth SSIM ↑", ".3f"),
+    ("mouth_lpips", "mouth LPIPS ↓", ".3f"),
+)
 ALL_COLUMNS = (
     *COLUMNS,
+    *CROP_COLUMNS,
     ("mouth_distance", "mouth LMD (px) ↓", ".2f"),
     ("mouth_distance_centered", "mouth LMD centred (px) ↓", ".2f"),
     ("head_pose_error", "head pose error (°) ↓", ".2f"),
@@ -228,6 +250,9 @@ ALL_COLUMNS = (
     ("sharpness", "sharpness", ".1f"),
     ("true_sharpness", "truth's sharpness", ".1f"),
 )
+
+# Those named below single frames.
+CAPTIONS = tuple(key for key, _, _ in ALL_COLUMNS if key not in {k for k, _, _ in CROP_COLUMNS})
 
 
 def table(rows: dict[str, dict], columns=COLUMNS) -> str:

@@ -15,6 +15,15 @@ from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.evaluation.eyes_and_mouth import (
+    OPENINGS,
+    agreement_cells,
+    agreement_table,
+    crop_sizes,
+    describe_crops,
+    eyes_and_mouth,
+    openings,
+)
 from keras_vpgc.evaluation.held_out import (
     MEAN,
     NEAREST,
@@ -24,9 +33,11 @@ from keras_vpgc.evaluation.held_out import (
     landmarks_of,
     untrained,
 )
-from keras_vpgc.evaluation.output import check_output, publish
+from keras_vpgc.evaluation.output import OPENINGS_PLOT, check_output, publish
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
+    CAPTIONS,
+    CROP_COLUMNS,
     evaluate_frames,
     jsonable,
     summary,
@@ -39,12 +50,15 @@ from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.model_card import write_model_card
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
+from keras_vpgc.visualization.evaluation_plots import OPENING_TITLES, openings_picture
 from keras_vpgc.visualization.evaluation_report import Evaluation, evaluation_report
 from keras_vpgc.visualization.sheets import png
 
 LANDMARK_SIZE = 512
 # Systems whose curves are drawn beside the puppet's.
 BESIDE = ("reconstructed", WARPED)
+# Those whose eyes and mouth are drawn over time.
+CURVES = ("driven", "reconstructed")
 ELSEWHERE = "copy the run to a place that can be, and score it there"
 
 
@@ -65,8 +79,9 @@ def evaluate_run(
     that driving could reach), `nearest training frame` (by landmarks), `nearest frame, warped` to
     the landmarks, and `mean training frame`.
     Written to `RUN/evaluation/`: `metrics.json`, `metrics.md`, per-frame `scores.npz`,
-    `driven.mp4` (truth beside driven), `contact_sheet.png`, and `report.html`, which shows all of
-    it. The metrics in the run's `MODEL_CARD.md` are brought up to date.
+    `driven.mp4` (truth beside driven), `contact_sheet.png`, with landmarks `eyes_and_mouth.png`
+    (their openings over time), and `report.html`, which shows all of it. The metrics in the run's
+    `MODEL_CARD.md` are brought up to date.
 
     Args:
         run: The run folder.
@@ -79,7 +94,9 @@ def evaluate_run(
         progress: Show progress bars?
 
     Returns:
-        Dict with `rows` (name -> means with intervals, see `summary`), `table` (Markdown),
+        Dict with `rows` (name -> means with intervals, see `summary`), `table` (Markdown), with
+        landmarks `eyes_and_mouth` (name -> whether they open and close with the truth's, see
+        `keras_vpgc.evaluation.eyes_and_mouth.eyes_and_mouth`),
         `beats_mean_frame`, `beats_nearest_frame` and the protocol's settings.
 
     Raises:
@@ -168,7 +185,21 @@ def evaluate_run(
         },
         "table": table(rows),
     }
-    _write(output, result, scores, truth, systems, portrait, puppet, info)
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    if found:
+        times, whole = portrait.times[held_out], found["truth"]
+        agreement = {
+            name: eyes_and_mouth(whole, points, times, portrait.frame_rate)
+            for name, points in found.items()
+            if name != "truth"
+        }
+        result["eyes_and_mouth"] = agreement
+        result["table"] += f"\n\n{table(rows, CROP_COLUMNS)}\n\n{agreement_table(agreement)}"
+        result["protocol"]["crops"] = describe_crops(crop_sizes(whole, size))
+        result["protocol"]["openings"] = OPENINGS
+        each = {name: openings(found[name]) for name in found if name in ("truth", *CURVES)}
+        curves = {part: {name: x[part] for name, x in each.items()} for part in OPENING_TITLES}
+    _write(output, result, scores, curves, truth, systems, portrait, puppet, info)
     write_model_card(run, portrait)
     return result
 
@@ -185,9 +216,10 @@ def _check_identity(run, wanted, portrait, option="--portrait"):
         )
 
 
-def _write(output, result, scores, truth, systems, portrait, puppet, settings):
+def _write(output, result, scores, curves, truth, systems, portrait, puppet, settings):
     """All files or none."""
     flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
+    flat |= {f"{part}/{name}": v for part, x in curves.items() for name, v in x.items()}
     with publish(output, ELSEWHERE) as partial:
         np.savez_compressed(partial / "scores.npz", **flat)
         (partial / "metrics.md").write_text(f"{result['table']}\n", encoding="utf-8")
@@ -200,6 +232,9 @@ def _write(output, result, scores, truth, systems, portrait, puppet, settings):
                 video.write(side_by_side([true, frame]))
         evaluation = _evaluation(result, scores, truth, systems, portrait, puppet, settings)
         evaluation.video = partial / "driven.mp4"
+        evaluation.openings = curves
+        if curves:
+            (partial / OPENINGS_PLOT).write_bytes(openings_picture(evaluation))
         page = evaluation_report(evaluation)
         (partial / "report.html").write_text(page, encoding="utf-8")
 
@@ -246,6 +281,8 @@ def _evaluation(result, scores, truth, systems, portrait, puppet, settings) -> E
             if count
         ],
         columns=ALL_COLUMNS,
+        captions=CAPTIONS,
+        agreement=agreement_cells(result.get("eyes_and_mouth", {})),
         settings={"Protocol": protocol, "Run": settings},
         footer="The same numbers are in metrics.json, those of each frame in scores.npz.",
     )

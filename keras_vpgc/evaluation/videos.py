@@ -9,11 +9,18 @@ from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import landmark_sets, tracking
 from keras_vpgc.data.coverage import pose_angles
-from keras_vpgc.data.crop import Crop
+from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.clips import FLOOR, TRUTH, open_all, spans
+from keras_vpgc.evaluation.eyes_and_mouth import (
+    OPENINGS,
+    CropScorer,
+    describe_crops,
+    eyes_and_mouth,
+    openings,
+)
 from keras_vpgc.evaluation.follower import Follower
 from keras_vpgc.evaluation.pictures import Pictures
 from keras_vpgc.evaluation.protocol import landmark_scores, summary
@@ -65,8 +72,10 @@ def score_videos(
     Returns:
         Dict of `frames`, `scores` (region -> name, and `"floor"` -> summary),
         `frames_without_face` and `frames_not_decoded` (name, and `"truth"` -> count), `failures`
-        (name -> what went wrong with it, in words), `notes`, `protocol`, `per_frame`
-        (region/name/score -> array, and the numbers of the frames that were compared),
+        (name -> what went wrong with it, in words), `eyes_and_mouth` (name, and `"floor"` -> what
+        `keras_vpgc.evaluation.eyes_and_mouth` returns; empty without landmarks), `notes`,
+        `protocol`, `per_frame` (region/name/score -> array, openings of eyes and mouth of truth and
+        systems as `eyes/name` and `mouth/name`, and the numbers of the frames that were compared),
         `pictures`, a `Pictures` to see the frames again, and `signals`, the truth's pose and mouth
         (name with unit -> array).
 
@@ -126,13 +135,19 @@ def score_videos(
         for region in regions
     }
     pictures = Pictures(true, clips, places, square, size)
+    # Crops of eyes and mouth are cut from the first region.
+    details: dict[str, CropScorer] = {}
+    if landmarks:
+        side = size if regions[0] == "face" else max(true.info.width, true.info.height)
+        points = _points(tracks[TRUTH], pictures.square(regions[0]))
+        details = {name: CropScorer(points, side, features) for name in (*clips, FLOOR)}
 
     def failed(name, place, error):
         lost[name][place:] = True
         known = f"{failures[name]}; " if name in failures else ""
         failures[name] = f"{known}it could not be read from frame {place} on ({_reason(error)})"
 
-    _score_pictures(pictures, scorers, failed, progress)
+    _score_pictures(pictures, scorers, details, failed, progress)
 
     scores: dict[str, dict] = {}
     per_frame: dict[str, np.ndarray] = {f"frames/{n}": v for n, v in places.items() if n != FLOOR}
@@ -141,6 +156,8 @@ def score_videos(
         scores[region] = {}
         for name, scorer in scorers[region].items():
             values = scorer.scores()
+            if region == regions[0] and landmarks:
+                values.update(details[name].scores())
             late = np.r_[False, lost[TRUTH][:-1]]
             _leave_out(values, lost[TRUTH] | (late if name == FLOOR else lost[name]))
             if name == FLOOR:
@@ -158,6 +175,8 @@ def score_videos(
                     "truth's: the mean of PSNR, which is infinite there, leaves them out."
                 )
             per_frame.update({f"{region}/{name}/{key}": v for key, v in values.items()})
+    agreement, found = _openings(tracks, clips, true, shown, level, seed)
+    per_frame.update(found)
     for name, frames in lost.items():
         if frames.any():
             notes.append(
@@ -178,9 +197,13 @@ def score_videos(
     protocol = _protocol(
         pictures, alignment, regions, size, level, seed, lpips, detector, tracker_model
     )
+    if landmarks:
+        protocol["crops"] = {"region": regions[0], **describe_crops(details[FLOOR].sizes)}
+        protocol["openings"] = OPENINGS
     return {
         "frames": count,
         "scores": scores,
+        "eyes_and_mouth": agreement,
         "frames_without_face": {name: int(x.sum()) for name, x in without.items()},
         "frames_not_decoded": {name: int(x.sum()) for name, x in lost.items()},
         "failures": failures,
@@ -190,6 +213,25 @@ def score_videos(
         "pictures": pictures,
         "signals": head_signals(tracks[TRUTH]) if landmarks else {},
     }
+
+
+def _openings(tracks, clips, true, shown, level, seed):
+    """How eyes and mouth agree with the truth's, and the openings of all."""
+    if TRUTH not in tracks:
+        return {}, {}
+    points = {name: landmark_sets.landmarks(track.points) for name, track in tracks.items()}
+    times, rate, whole = true.times[shown], true.info.frame_rate, points[TRUTH]
+    agreement = {
+        name: eyes_and_mouth(whole, points[name], times, rate, level, seed) for name in clips
+    }
+    if len(shown) > 1:
+        agreement[FLOOR] = eyes_and_mouth(whole[1:], whole[:-1], times[1:], rate, level, seed)
+    found = {
+        f"{part}/{name}": values
+        for name in (TRUTH, *clips)
+        for part, values in openings(points[name]).items()
+    }
+    return agreement, found
 
 
 def head_signals(track: Track) -> dict[str, np.ndarray]:
@@ -282,10 +324,11 @@ def _choose_square(track, clip) -> Crop:
     return crops.choose_crop(track.points * max(width, height), track.valid, width, height)
 
 
-def _score_pictures(pictures, scorers, failed, progress):
+def _score_pictures(pictures, scorers, details, failed, progress):
     count = len(pictures.places[FLOOR])
     size = pictures.batch(scorers)
     before: dict[str, Any] = {}
+    first = next(iter(scorers))
     with pictures.streams(failed) as streams, _bar(count, "scoring", progress) as bar:
         for start in range(0, count, size):
             keep = min(size, count - start)
@@ -301,6 +344,8 @@ def _score_pictures(pictures, scorers, failed, progress):
                 maps = floor.features(truth) if floor.features else []
                 for name, prediction in zip(pictures.clips, predictions, strict=True):
                     of_region[name].update(truth, prediction, keep, maps)
+                    if details and region == first:
+                        details[name].update(truth, prediction, keep)
                 # The first frame has none before it; its scores are dropped by the caller.
                 late = before.get(region) or [truth[:1], *(x[:1] for x in maps)]
                 now = [truth, *maps]
@@ -310,14 +355,19 @@ def _score_pictures(pictures, scorers, failed, progress):
                     for i, (a, b) in enumerate(zip(late, now, strict=True))
                 )
                 floor.update(truth, late_truth, keep, maps, late_maps)
+                if details and region == first:
+                    details[FLOOR].update(truth, late_truth, keep)
             bar.update(keep)
+
+
+def _points(track, square):
+    """Landmarks in parts of a region's side."""
+    return to_crop(landmark_sets.landmarks(track.points), square)
 
 
 def _track_scores(true: Track, predicted: Track, square: Crop, size: int) -> dict[str, np.ndarray]:
     """Scores of landmarks, poses and expressions; NaN where no face was found."""
-    points = [
-        crops.to_crop(landmark_sets.landmarks(track.points), square) for track in (true, predicted)
-    ]
+    points = [_points(track, square) for track in (true, predicted)]
     scores = landmark_scores(points[0], points[1], size)
     scores["head_pose_error"] = head_pose_error(true.matrices, predicted.matrices)
     scores["expression_error"] = expression_error(true.blendshapes, predicted.blendshapes)

@@ -1,5 +1,6 @@
 """Metrics of talking portraits, for `compile(metrics=...)` and alone."""
 
+from keras_vpgc.metrics.blinks import blink_agreement, eye_closure, find_blinks
 from keras_vpgc.metrics.expression_error import expression_error
 from keras_vpgc.metrics.flicker import Flicker, flicker, still_pairs
 from keras_vpgc.metrics.head_pose_error import head_pose_error
@@ -29,7 +30,10 @@ __all__ = [
     "LandmarkDistance",
     "Sharpness",
     "align_face",
+    "blink_agreement",
     "expression_error",
+    "eye_closure",
+    "find_blinks",
     "flicker",
     "head_pose_error",
     "identity_distance",

@@ -6,7 +6,9 @@ import errno
 import inspect
 import json
 import os
+import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -16,7 +18,7 @@ from keras_vpgc import backend
 from keras_vpgc.assets import sha256
 from keras_vpgc.config import Method, TrainConfig, resolve
 from keras_vpgc.data import landmark_sets
-from keras_vpgc.data.coverage import seen_range
+from keras_vpgc.data.coverage import seen_range, training_warnings
 from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.dataset import (
     FrameBatches,
@@ -53,6 +55,8 @@ PARTIAL_RUN = ".run.json"
 VALIDATION_FRAMES = 32
 # Features for each code of which k-means makes the codes.
 START_FEATURES = 16
+# Frames that are driven at once to be looked at.
+DRIVEN_AT_ONCE = 8
 # Batches made ahead.
 PREFETCH = 2
 # Those that a run may go on with in another way.
@@ -110,7 +114,8 @@ def train_puppet(
     """Train both stages and save the puppet.
 
     A run that was stopped or killed at any moment goes on by the same call, from its last
-    checkpoint; its end is that of a run that was never stopped.
+    checkpoint; its end is that of a run that was never stopped. Before a run begins, it warns of
+    what the portrait's coverage report shows to be missing: closed eyes, or poses.
 
     Args:
         portrait: A `Portrait` or the path of its folder.
@@ -212,6 +217,82 @@ def train_codebook(
         return _train(portrait, Path(run), config, augmentation, perceptual, 1, verbose, stage_1)
 
 
+def train_driver(
+    portrait,
+    run,
+    preset: str = "vpgc_256",
+    *,
+    stage_1,
+    network: dict | None = None,
+    recipe: dict | None = None,
+    seed: int = 0,
+    perceptual=None,
+    verbose="auto",
+    stages=None,
+):
+    """Train stage 2 alone, on one device, behind the stage 1 of another run.
+
+    So several drivers can be trained behind one codebook. The other run stays as it is: its
+    `autoencoder.keras` is copied.
+
+    Args:
+        portrait, run, preset, network, recipe, seed, perceptual, verbose: See `train_puppet`.
+        stage_1: The run folder whose stage 1 is taken.
+        stages: Takes name and steps of a stage that begins, and a function that drives frames as
+            the driver is then (int numbers `(n,)` -> uint8 `(n, s, s, 3)`); returns arguments of
+            `Stage`, such as `steps_per_epoch` and `callbacks`. `None` for none.
+
+    Returns:
+        The `PortraitReenactor`, as saved.
+
+    Raises:
+        VPGCError: see `train_puppet`; or if `stage_1` holds none, one of another portrait or
+            network, or another one than the run began with.
+
+    Example:
+
+    ```python
+    train_codebook("data/me", "runs/codebook", "vpgc_128")
+    for variant in ("baseline", "full"):
+        train_driver("data/me", f"runs/{variant}", "vpgc_128", stage_1="runs/codebook",
+                     network={"driver_variant": variant})
+    ```
+    """
+    if not isinstance(portrait, Portrait):
+        portrait = Portrait(portrait)
+    config = resolve(preset, network, recipe, seed)
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() else 2
+    given = {"stage_1_of": Path(stage_1), "stages": stages}
+    with backend.distributed(1):
+        return _train(portrait, Path(run), config, None, perceptual, 1, verbose, **given)
+
+
+def puppet_is_trained(
+    portrait,
+    run,
+    preset: str = "vpgc_256",
+    *,
+    network: dict | None = None,
+    recipe: dict | None = None,
+    seed: int = 0,
+) -> bool:
+    """Are both stages of a run done?
+
+    Args:
+        portrait, run, preset, network, recipe, seed: See `train_puppet`.
+
+    Returns:
+        True if `train_puppet` and `train_driver` have nothing left to do.
+
+    Raises:
+        VPGCError: if the folder holds something else than such a run.
+    """
+    config = resolve(preset, network, recipe, seed)
+    begun = _check_run(Path(run), config, portrait, portrait_identity(portrait))
+    return begun and all((Path(run) / f"{x}.keras").exists() for x in ("puppet", "driver"))
+
+
 def codebook_is_trained(
     portrait,
     run,
@@ -237,8 +318,22 @@ def codebook_is_trained(
     return begun and (Path(run) / "autoencoder.keras").exists()
 
 
-def _train(portrait, run, config, augmentation, perceptual, devices, verbose, stage_1=None):
-    """`train_puppet`; with `stage_1`, how `train_codebook` does that stage, no more than it."""
+def _train(
+    portrait,
+    run,
+    config,
+    augmentation,
+    perceptual,
+    devices,
+    verbose,
+    stage_1=None,
+    stage_1_of=None,
+    stages=None,
+):
+    """`train_puppet`; with `stage_1`, how `train_codebook` does that stage, no more than it.
+
+    With `stage_1_of` and `stages` it is `train_driver`.
+    """
     seed = config.seed
     # What does not fit shows here, before anything is written.
     keras.utils.set_random_seed(seed)
@@ -265,6 +360,8 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
     done, stage_1_done = puppet_file.exists(), file.exists()
     if stage_1 is not None and stage_1_done:
         return _load(file)
+    if stage_1_of is not None:
+        _check_stage_1(stage_1_of, file, autoencoder, identity)
     if stage_1 is None and done and (direct or driver_file.exists()):
         if _writes() and not (run / MODEL_CARD).exists():
             write_model_card(run, portrait)
@@ -272,23 +369,29 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
     data = _Data(portrait, config, devices)
+    if _writes() and not begun:
+        for text in training_warnings(portrait, config.recipe.rare_frames):
+            warnings.warn(text, stacklevel=3)
     # Of several processes the first writes, once all have looked.
     backend.wait()
     if _writes() and not begun:
         _begin_run(run, config, portrait, identity, devices)
     backend.wait()
-    stages: list[Stage] = []
+    if stage_1_of is not None and not stage_1_done:
+        _copy(stage_1_of / file.name, file)
+        stage_1_done = True
+    done_stages: list[Stage] = []
 
     def stage(name, title, steps, **settings):
-        stages.append(_stage(run, config, name, title, steps, verbose, **settings))
-        return stages[-1]
+        done_stages.append(_stage(run, config, name, title, steps, verbose, **settings))
+        return done_stages[-1]
 
     if direct:
         _fit_direct(mapping, data, config, stage, augmentation, perceptual)
         reenactor = _build_direct(config, metadata)
         reenactor.set_weights(mapping.get_weights())
         _save(reenactor, puppet_file)
-        _clear(run, stages)
+        _clear(run, done_stages)
         if _writes():
             write_model_card(run, portrait)
         return reenactor
@@ -297,20 +400,60 @@ def _train(portrait, run, config, augmentation, perceptual, devices, verbose, st
     else:
         _fit_codebook(autoencoder, data, config, stage, augmentation, perceptual, **(stage_1 or {}))
         _save(autoencoder, file)
-        stages.pop().clear()
+        done_stages.pop().clear()
     if stage_1 is not None:
-        _clear(run, stages)
+        _clear(run, done_stages)
         return autoencoder
-    _fit_stage_2(autoencoder, driver, data, config, stage, perceptual)
+    _fit_stage_2(autoencoder, driver, data, config, stage, perceptual, stages)
 
     reenactor = _join(autoencoder, driver, config, metadata)
     _save(reenactor, puppet_file)
     # Last: that there is a driver says that all is done.
     _save(driver, driver_file)
-    _clear(run, stages)
+    _clear(run, done_stages)
     if _writes():
         write_model_card(run, portrait)
     return reenactor
+
+
+def _check_stage_1(other, file, autoencoder, identity):
+    """Can a run have the stage 1 of another one? A `VPGCError` if not."""
+    source = other / file.name
+    info = read_run(other)
+    if not source.exists():
+        raise VPGCError(f"Stage 1 of {other} is not done: train it to its end first.")
+    changed = _differs(info["portrait_identity"], identity)
+    if changed:
+        raise VPGCError(
+            f"{other} was trained on another portrait ({changed} differs): take the stage 1 of a "
+            "run of this one."
+        )
+    # As JSON, for which a tuple is a list.
+    trained, wanted = (
+        {k: json.dumps(v) for k, v in x.get_config().items() if k not in ("dtype", "name")}
+        for x in (_load(source), autoencoder)
+    )
+    changed = _differs(trained, wanted)
+    if changed:
+        raise VPGCError(
+            f"The stage 1 of {other} is of another network ({changed} differs): take one of these "
+            "settings."
+        )
+    if file.exists() and sha256(file) != sha256(source):
+        raise VPGCError(
+            f"{file.parent} began with another stage 1 than that of {other}: go on with that one, "
+            "or choose another folder for the run."
+        )
+
+
+def _copy(source, file):
+    partial = file.with_name(f".partial.{file.name}")
+    with writing(file.parent):
+        try:
+            shutil.copyfile(source, partial)
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _clear(run, stages):
@@ -676,12 +819,10 @@ def _adversary(stage, config, start, rate):
     }
 
 
-def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
+def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual, stages=None):
     recipe = config.recipe
     if driver.codebook is not None:
         driver.codebook.set_weights(autoencoder.codebook.get_weights())
-    stage = make_stage("driver", "Stage 2, the driver", recipe.driver_steps)
-    _announce(stage, recipe.driver_batch_size)
     features = encode(autoencoder, data.images)
     held_features = encode(autoencoder, data.held_images)
     heatmaps = draw(
@@ -701,6 +842,19 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
 
     def preview():
         return _sheet(data.held_images[shown], whole.predict_on_batch(inputs), "driven")
+
+    def drive(frames):
+        found = []
+        for start in range(0, len(frames), DRIVEN_AT_ONCE):
+            # Numbers that only fill the last batch: one compiled shape serves all.
+            numbers = np.resize(frames[start : start + DRIVEN_AT_ONCE], DRIVEN_AT_ONCE)
+            found.append(whole.predict_on_batch(stack_context(heatmaps, neighbours[numbers])))
+        return _pictures(np.concatenate(found)[: len(frames)])
+
+    def begin(name, title, steps):
+        stage = make_stage(name, title, steps, **(stages(name, steps, drive) if stages else {}))
+        _announce(stage, recipe.driver_batch_size)
+        return stage
 
     shared = {
         "heatmaps": heatmaps,
@@ -722,7 +876,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
         (held_features, data.held),
         temporal_weight=recipe.temporal_weight,
         learning_rate=_rate(recipe.driver_learning_rate, recipe.driver_steps, recipe),
-        stage=stage,
+        stage=begin("driver", "Stage 2, the driver", recipe.driver_steps),
         **shared,
     )
     rate = recipe.driver_learning_rate
@@ -732,8 +886,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual):
     ):
         if not steps:
             continue
-        stage = make_stage(name, title, steps)
-        _announce(stage, recipe.driver_batch_size)
+        stage = begin(name, title, steps)
         more = {"train_decoder": name == "joint"}
         if name == "joint":
             more["feature_weight"] = recipe.joint_feature_weight
@@ -769,9 +922,13 @@ def _announce(stage, batch_size):
 
 def _sheet(true, predicted, label):
     # With several devices TensorFlow predicts a batch once on each.
-    predicted = predicted[: len(true)]
-    predicted = np.clip(np.rint((np.asarray(predicted) + 1) * 127.5), 0, 255).astype("uint8")
+    predicted = _pictures(predicted[: len(true)])
     return contact_sheet([true, predicted], ["true", label], len(true), true.shape[1])
+
+
+def _pictures(images):
+    """Images in [-1, 1] as uint8."""
+    return np.clip(np.rint((np.asarray(images) + 1) * 127.5), 0, 255).astype("uint8")
 
 
 def puppet_metadata(portrait: Portrait, config: TrainConfig) -> dict:

@@ -46,6 +46,7 @@ class Stage:
         tensorboard: Write event files for TensorBoard, where tensorboardX is installed?
         wandb: Project at Weights & Biases, or `None`.
         config: What W&B records as settings.
+        callbacks: More callbacks, before those of `fit`.
 
     Example:
 
@@ -72,6 +73,7 @@ class Stage:
         tensorboard: bool = True,
         wandb: str | None = None,
         config: dict | None = None,
+        callbacks=(),
     ):
         self.run, self.name, self.title = Path(run), name, title
         self.steps = steps
@@ -81,6 +83,7 @@ class Stage:
         self.checkpoint_seconds = checkpoint_seconds
         self.previews, self.tensorboard, self.wandb = previews, tensorboard, wandb
         self.config = config
+        self.callbacks = list(callbacks)
 
     @property
     def epochs(self) -> int:
@@ -136,6 +139,7 @@ class Stage:
                 _Position(batches),
                 *([MeanLogs()] if processes > 1 else []),
                 wait,
+                *self.callbacks,
                 *callbacks,
                 StopOnNonFinite(self.title, per_epoch, checkpoint.file),
                 AveragedValidation(),

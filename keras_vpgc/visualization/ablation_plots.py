@@ -62,11 +62,12 @@ def _curves(rows, score):
     curves = {}
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == name]
-        if any(row[score] is None for row in own):
+        if all(row[score] is None for row in own):
             continue
         seeds = dict.fromkeys(row["seed"] for row in own)
 
         def table(key, own=own, seeds=seeds):
+            # What has no score is NaN, where the curve is broken.
             return np.array([[x[key] for x in own if x["seed"] == s] for s in seeds], "float64")
 
         steps = table("step")[0]

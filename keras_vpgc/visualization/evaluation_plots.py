@@ -1,9 +1,11 @@
 """Plots of an evaluation's page."""
 
+import io
 from typing import Any
 
 import numpy as np
 
+from keras_vpgc.errors import missing_extra
 from keras_vpgc.visualization.pages import ALARM, FAINT, INK, SERIES, envelope
 
 CURVES = ("psnr", "ssim", "lpips", "landmark_distance")
@@ -12,6 +14,16 @@ AGAINST = ("psnr", "landmark_distance")
 DOTS = 1000
 # Parts, equally full, whose means make a line.
 PARTS = 8
+# What the openings of eyes and mouth are called.
+OPENING_TITLES = {
+    "eyes": ("Eye opening", "height over width"),
+    "mouth": ("Mouth opening", "gap over width"),
+}
+TRUTH = "truth"
+# Colours of a picture on white: the truth's, then those of systems (Okabe and Ito's).
+ON_WHITE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Inches a second, and the least and greatest width.
+A_SECOND, NARROWEST, WIDEST = 0.3, 9.0, 60.0
 
 
 def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
@@ -105,6 +117,80 @@ def evaluation_plots(evaluation, links: dict) -> tuple[list, list]:
             caption = "Each dot a frame; the line the mean over eighths of the frames."
             plots.append((title, caption, against(key, axis, signal)))
     return curves, plots
+
+
+def opening_plots(evaluation) -> list:
+    """How far eyes and mouth are open over time, for `keras_vpgc.visualization.pages.plots_of`.
+
+    Args:
+        evaluation: A `keras_vpgc.visualization.evaluation_report.Evaluation`.
+
+    Returns:
+        A plot each for eyes and mouth.
+    """
+    # The truth stands out; the systems have the colours of the other curves.
+    series = [*evaluation.shown, *(x for x in evaluation.scores if x not in evaluation.shown)]
+    colours = dict(zip(series, SERIES, strict=False))
+    plots = []
+    for part, curves in evaluation.openings.items():
+        title, unit = OPENING_TITLES[part]
+
+        def draw(axes, curves=curves):
+            _draw_openings(axes, evaluation, curves, {TRUTH: INK, **colours}, FAINT)
+            _legend(axes)
+
+        caption = f"{unit[0].upper()}{unit[1:]}, found in the pictures of truth and result alike."
+        plots.append((title, caption, draw))
+    return plots
+
+
+def openings_picture(evaluation) -> bytes:
+    """How far eyes and mouth are open over time, below each other, as wide as the clip is long.
+
+    Args:
+        evaluation: A `keras_vpgc.visualization.evaluation_report.Evaluation`.
+
+    Returns:
+        Bytes of a PNG file.
+
+    Raises:
+        VPGCError: if matplotlib is missing.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("matplotlib", "landmarks") from error
+    width = np.clip(A_SECOND * np.ptp(evaluation.times), NARROWEST, WIDEST)
+    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
+        figure = Figure((width, 2.4 * len(evaluation.openings)), layout="constrained")
+        FigureCanvasAgg(figure)
+        rows = figure.subplots(len(evaluation.openings), sharex=True, squeeze=False)[:, 0]
+        for axes, (part, curves) in zip(rows, evaluation.openings.items(), strict=True):
+            names = [TRUTH, *(name for name in curves if name != TRUTH)]
+            _draw_openings(axes, evaluation, curves, dict(zip(names, ON_WHITE, strict=False)))
+            title, unit = OPENING_TITLES[part]
+            axes.set_ylabel(f"{title.lower()}\n({unit})")
+            axes.grid(alpha=0.25)
+        rows[0].legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0))
+        for axes in rows[:-1]:
+            axes.set_xlabel("")
+        data = io.BytesIO()
+        figure.savefig(data, format="png", dpi=100, facecolor="white")
+    return data.getvalue()
+
+
+def _draw_openings(axes, evaluation, curves, colours, other="#999999"):
+    breaks = np.flatnonzero(np.diff(evaluation.frames) > 5) + 1
+    for name, values in curves.items():
+        if np.isfinite(values).any():
+            x, y = _drawn(evaluation.times, np.asarray(values, "float64"), breaks)
+            style = {"color": colours.get(name, other), "linewidth": 1.3 if name == TRUTH else 1.0}
+            axes.plot(x, y, label=name, **style)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds")
 
 
 def _drawn(times, values, breaks):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_vpgc.visualization.evaluation_plots import evaluation_plots
+from keras_vpgc.visualization.evaluation_plots import evaluation_plots, opening_plots
 from keras_vpgc.visualization.pages import page_of, plots_of
 from keras_vpgc.visualization.sheets import write
 
@@ -28,6 +28,8 @@ OPEN_PAIRS = 3
 TALLEST, SMALLEST = 320, 160
 # At the end of the title of a score of which it is known what is better.
 ARROWS = "↑↓"
+# Inches of a plot over the page's whole width.
+WIDE = (10.5, 2.4)
 # What the truth's own floor is called, which is no system.
 FLOORS = ("floor", "floor (truth, a frame late)")
 STYLE = """
@@ -39,6 +41,7 @@ th { max-width: 10em; overflow-wrap: anywhere; }
 td small { display: block; color: var(--quiet); white-space: nowrap; }
 td b { color: var(--main); }
 .scroll { margin-bottom: 12px; }
+.wide { --cell: 100%; }
 pre { overflow-x: auto; font-size: 0.8rem; }
 .words th { padding-top: 12px; max-width: none; }
 svg a { cursor: pointer; }
@@ -60,6 +63,10 @@ class Evaluation:
         frames, times: `(n,)`, the frames' numbers and seconds.
         signals: Name of an axis -> float `(n,)` that errors are drawn against, such as
             `{"yaw, degrees": ...}`.
+        openings: `"eyes"` and `"mouth"` -> name, `"truth"` among them -> float `(n,)`, how far they
+            are open; see `keras_vpgc.evaluation.eyes_and_mouth.openings`.
+        agreement: What `keras_vpgc.evaluation.eyes_and_mouth.agreement_cells` returns.
+        captions: The scores that are named below frames; default: all of `columns`.
         seen: Name of an axis -> least and greatest value that a training has seen.
         coverage: Sentences of the coverage report's advice.
         video, video_caption: The video file, which lies beside the page; what it shows.
@@ -83,6 +90,9 @@ class Evaluation:
     settings: dict[str, object]
     footer: str
     pairs: dict[str, list[dict]] = field(default_factory=dict)
+    openings: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    agreement: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+    captions: Sequence[str] = ()
     seen: dict[str, tuple[float, float]] = field(default_factory=dict)
     coverage: list[str] = field(default_factory=list)
     video: Path | None = None
@@ -128,6 +138,8 @@ def evaluation_report(evaluation: Evaluation) -> str:
     if evaluation.video is not None:
         parts.append(f"<h2>{_text(evaluation.video_caption)}</h2>{_video(evaluation.video)}")
     parts.append(f'<h2>Frame by frame</h2><div class="grid">{plots_of(curves)}</div>')
+    if evaluation.openings:
+        parts.append(_eyes_and_mouth(evaluation))
     if against:
         parts.append("<h2>Errors against pose and mouth</h2>")
         if evaluation.seen:
@@ -192,6 +204,20 @@ def _score_table(rows, columns):
             cells.append(f"<td>{value}{out}</td>")
         lines.append(f"<tr><td>{_text(title)}</td>{''.join(cells)}</tr>")
     return f"<table>{''.join(lines)}</table>"
+
+
+def _eyes_and_mouth(evaluation):
+    """Whether eyes and mouth open and close with the truth's."""
+    names = next(iter(evaluation.agreement.values()), {})
+    lines = ["<tr><th></th>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
+    for title, row in evaluation.agreement.items():
+        cells = [f"<td>{x}<small>{_text(beside)}</small></td>" for x, beside in row.values()]
+        lines.append(f"<tr><td>{_text(title)}</td>{''.join(cells)}</tr>")
+    table = f'<table class="openings">{"".join(lines)}</table>'
+    return (
+        f'<h2>Eyes and mouth</h2><div class="scroll">{table}</div>'
+        f'<div class="grid wide">{plots_of(opening_plots(evaluation), WIDE)}</div>'
+    )
 
 
 def _pair_table(pairs, columns):
@@ -260,6 +286,7 @@ def _frames(evaluation, name, places, links):
             f"{title.rstrip(f'{ARROWS} ')} {evaluation.scores[name][key][i]:{form}}"
             for key, title, form in evaluation.columns
             if title[-1] in ARROWS
+            and (not evaluation.captions or key in evaluation.captions)
             and len(evaluation.scores[name].get(key, ())) == len(evaluation.frames)
             and np.isfinite(evaluation.scores[name][key][i])
         ]

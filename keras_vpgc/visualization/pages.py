@@ -90,11 +90,12 @@ def page_of(title: str, body: str, style: str = "") -> str:
 """
 
 
-def plots_of(plots) -> str:
+def plots_of(plots, size=SIZE) -> str:
     """Plots in the page's own colours.
 
     Args:
         plots: Tuples of a title, a sentence below and a function that draws into matplotlib's axes.
+        size: Width and height of each in inches.
 
     Returns:
         `<figure>`s of inline SVG.
@@ -107,7 +108,7 @@ def plots_of(plots) -> str:
     except ImportError as error:
         raise missing_extra("matplotlib", "landmarks") from error
     with matplotlib.rc_context(plain_style()):
-        return "".join(_figure_of(*plot) for plot in plots)
+        return "".join(_figure_of(title, text, draw, size) for title, text, draw in plots)
 
 
 def envelope(values, most: int = CURVE) -> np.ndarray:
@@ -131,12 +132,12 @@ def envelope(values, most: int = CURVE) -> np.ndarray:
     return np.array(chosen)
 
 
-def _figure_of(title, caption, draw):
+def _figure_of(title, caption, draw, size):
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     draw(axes)

@@ -22,6 +22,7 @@ from keras_vpgc.data.coverage import (
     measure_signals,
     out_of_range,
     seen_range,
+    training_warnings,
 )
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.data.retarget import Camera, HeadTrack, angles, from_angles
@@ -210,6 +211,51 @@ def test_blinks_are_counted_and_closed_eyes_are_none(tmp_path):
     assert eyes["blinks"] == 3
     assert eyes["blink_depth"] == pytest.approx(0.8, abs=0.01)
     assert eyes["fully_closed_frames"] == 12 + 100 + 5
+
+
+def moving(count, reach):
+    return reach * np.sin(np.arange(count) / 20)
+
+
+def test_training_is_warned_of_open_eyes_and_of_one_pose(tmp_path):
+    assert training_warnings(FakePortrait(tmp_path)) == []  # no coverage report
+    count = 500
+    # One blink in 20 s, and a head that turns by 4 and nods by 2 degrees in all.
+    portrait = FakePortrait(
+        tmp_path, count, closed=blinking(count, (50,), depth=0.9), yaw=moving(count, 2),
+        pitch=moving(count, 1),
+    )  # fmt: skip
+    inspect(portrait)
+    eyes, pose = training_warnings(portrait)
+    shut = int((portrait_closed(portrait) >= 0.75).sum())
+    assert f"(frames: {shut}, blinks: 1, in 20 s" in eyes and "rare_frames=0.5" in eyes
+    assert "yaw changes by 4 degrees and pitch by 2" in pose and "--motion 0.3" in pose
+    assert all(text.count(". ") == 0 and text.endswith(".") for text in (eyes, pose))
+    # Who has set it already is not told to.
+    assert "rare_frames" not in training_warnings(portrait, rare_frames=0.5)[0]
+    # Closed eyes that are nowhere cannot come more often.
+    inspect(FakePortrait(tmp_path, count, yaw=moving(count, 20)))
+    (text,) = training_warnings(portrait)
+    assert "(frames: 0, blinks: 0" in text and "rare_frames" not in text
+
+
+def test_training_is_not_warned_of_a_clip_that_has_both(tmp_path):
+    count = 500
+    closed = blinking(count, range(50, 500, 60), depth=0.95)
+    # Nodding alone is more than one pose.
+    portrait = FakePortrait(tmp_path, count, closed=closed, pitch=moving(count, 8))
+    inspect(portrait)
+    assert training_warnings(portrait) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 1}', '{"schema_version": 99}'])
+def test_coverage_that_cannot_be_read_warns_of_nothing(tmp_path, text):
+    (tmp_path / "coverage.json").write_text(text)
+    assert training_warnings(FakePortrait(tmp_path)) == []
+
+
+def portrait_closed(portrait):
+    return measure_signals(portrait)["closed"]
 
 
 def test_usable_time_counts_seen_new_frames_only(tmp_path):
@@ -535,11 +581,11 @@ def test_guard_on_real_people(test_data):
     from keras_vpgc.data.prepare import track_clip
     from keras_vpgc.data.retarget import fit_head, neutral_pose, retarget
 
-    man = track_clip(test_data / "franck.webm", stop=3000, progress=False)
+    man = track_clip(test_data / "franck.webm", end=120, progress=False)
     head = fit_head(man.points, 360, 288)
     seen = seen_range(part(head, slice(0, 2400)))
     assert out_of_range(part(head, slice(2425, 3000)), seen)["share"] < 0.2
-    woman = track_clip(test_data / "expressive_woman_480.mp4", stop=400, progress=False)
+    woman = track_clip(test_data / "expressive_woman_480.mp4", end=13.3, progress=False)
     driven = retarget(fit_head(woman.points, 480, 480), head.shape, neutral_pose(head))
     limited, report = clamp(driven, seen)
     assert report["share"] > 0.5 and report["warning"]

@@ -48,10 +48,24 @@ def test_identical_videos(truth, tmp_path):
     assert protocol["landmarks"]["detector"].startswith("mediapipe")
     assert protocol["systems"]["prediction"]["alignment"] == "frame by frame"
     assert protocol["interval"]["block_frames"] == 25 and protocol["regions"]["face"]["crop"]
+    # Eyes and mouth move as the truth's do, and those of the floor a frame late.
+    agreement = stored["eyes_and_mouth"]
+    assert set(agreement) == {"prediction", "floor"}
+    assert agreement["prediction"]["mouth"]["correlation"] == pytest.approx(1)
+    assert agreement["prediction"]["mouth"]["ratio"] == pytest.approx(1)
+    assert 0.3 < agreement["floor"]["mouth"]["correlation"] < 1
+    assert result["scores"]["face"]["mouth_psnr"] == "inf"
+    assert (
+        result["floor"]["face"]["mouth_psnr"] < 45 and "mouth_psnr" not in result["floor"]["full"]
+    )
+    assert protocol["crops"]["region"] == "face" and protocol["crops"]["eyes"]["width"] > 12
+    assert cv2.imread(str(tmp_path / "s" / "eyes_and_mouth.png")).std() > 5
+    assert "Eye opening" in (tmp_path / "s" / "report.html").read_text()
     assert "| PSNR (dB) ↑ | inf |" in (tmp_path / "s" / "evaluation.md").read_text()
     with np.load(tmp_path / "s" / "scores.npz") as scores:
         assert np.isinf(scores["face/prediction/psnr"]).all()
         np.testing.assert_array_equal(scores["frames/prediction"], np.arange(60))
+        np.testing.assert_array_equal(scores["mouth/truth"], scores["mouth/prediction"])
 
 
 def test_scores_are_scikit_images_on_the_stated_crop(truth, frames, tmp_path, rng):

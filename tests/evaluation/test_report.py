@@ -124,7 +124,7 @@ def test_page_of_a_comparison(page, compared):
     assert opened(page, compared / "report.html") == []
     check_shown(page)
     stored = json.loads((compared / "comparison.json").read_text())
-    tables = page.locator(".scroll > table:not(.words)")
+    tables = page.locator(".scroll > table:not(.words):not(.openings)")
     assert tables.count() == 2
     for table, region in zip(tables.all(), ("face", "full"), strict=True):
         rows, shown = stored["scores"][region], cells(page, table)
@@ -136,6 +136,14 @@ def test_page_of_a_comparison(page, compared):
             wanted = {name: format(row[key], form) for name, row in rows.items()}
             wanted["floor (truth, a frame late)"] = format(stored["floor"][region][key], form)
             assert shown[title] == wanted
+    # Eyes and mouth of the same video a frame late.
+    shown = cells(page, page.locator("table.openings"))
+    wanted = stored["eyes_and_mouth"]["late"]["mouth"]["correlation"]
+    assert shown["mouth opening: correlation with the truth ↑"]["late"] == f"{wanted:.2f}"
+    assert stored["eyes_and_mouth"]["floor"]["mouth"]["correlation"] == pytest.approx(
+        wanted, abs=0.1
+    )
+    assert page.locator(".wide figure svg").count() == 2
     low, high = rows["late"]["intervals"]["psnr"]
     assert f"[{low:.2f}, {high:.2f}]" in table.inner_text()
     text = page.inner_text("body")

@@ -57,7 +57,19 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     assert len(frames) == len(held_out) and frames[0].shape == (64, 128, 3)
     truth = portrait.frames(held_out[:1])[0]
     assert np.abs(frames[0][:, :64].astype(int) - truth).mean() < 8
+    # Eyes and mouth have scores of their own.
+    stored = json.loads((folder / "metrics.json").read_text())
+    agreement = stored["eyes_and_mouth"]
+    assert set(agreement) == set(rows) - {"mean training frame"}
+    assert agreement["nearest training frame"]["mouth"]["correlation"] > 0.3
+    assert "| mouth opening: correlation with the truth ↑ |" in stored["table"]
+    crop = stored["protocol"]["crops"]["mouth"]
+    assert crop["width"] > crop["height"] > 10
+    assert rows["reconstructed"]["eyes_psnr"] > 5 and rows["mean training frame"]["mouth_ssim"] < 1
+    assert cv2.imread(str(folder / "eyes_and_mouth.png")).std() > 5
     page = (folder / "report.html").read_text()
+    for word in ("Eye opening", "Mouth opening", "blinks of the truth that are there"):
+        assert word in page
     for word in ("nearest frame, warped", "lowest PSNR", "PSNR (dB) against yaw", "vpgc_tiny"):
         assert word in page
     assert "Shaded: what the frames of the training hold" in page
@@ -79,6 +91,8 @@ def test_validation_part_and_moved_portrait(copy, portrait, tmp_path):
     )
     assert result["protocol"]["frames"] == len(portrait.indices("validation"))
     assert "landmark_distance" not in result["rows"]["driven"]
+    assert "eyes_and_mouth" not in result and "eyes_psnr" not in result["rows"]["driven"]
+    assert not (copy / "evaluation" / "eyes_and_mouth.png").exists()
     page = html.unescape((copy / "evaluation" / "report.html").read_text())
     assert advice and all(item["text"] in page for item in advice)
 

@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import keras
@@ -23,8 +24,10 @@ from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.training.callbacks import TimeLimit
 from keras_vpgc.training.recipes import (
     codebook_is_trained,
+    puppet_is_trained,
     read_run,
     train_codebook,
+    train_driver,
     train_puppet,
 )
 from tests.layers.layer_case import to_numpy
@@ -177,6 +180,70 @@ def test_stage_1_alone_is_where_a_whole_run_goes_on(portrait, tmp_path):
         )
     with pytest.raises(VPGCError, match="steps differs"):
         codebook_is_trained(portrait, run, "vpgc_tiny", recipe={**recipe, "steps": 3})
+
+
+@pytest.mark.once
+def test_drivers_behind_the_stage_1_of_another_run(portrait, tmp_path):
+    recipe = {"steps": 1, "driver_steps": 2, "driver_image_steps": 2, "previews": False}
+    settings = {"recipe": recipe, "verbose": 0, "seed": 3}
+    other = tmp_path / "other"
+    behind = {**settings, "stage_1": other}
+    run = tmp_path / "r"
+    with pytest.raises(VPGCError, match="no run folder"):
+        train_driver(portrait, run, "vpgc_tiny", **behind)
+    train_codebook(portrait, other, "vpgc_tiny", **{**settings, "recipe": {"steps": 1}})
+    with pytest.raises(VPGCError, match=r"another network \(codes_per_cell differs\)"):
+        train_driver(portrait, run, "vpgc_tiny", network={"codes_per_cell": 8}, **behind)
+    assert not run.exists()
+    seen = []
+
+    def stages(name, steps, drive):
+        seen.append((name, steps, drive(portrait.indices("validation")[:3])))
+        return {"steps_per_epoch": 1}
+
+    network = {"driver_variant": "baseline"}
+    train_driver(portrait, run, "vpgc_tiny", network=network, stages=stages, **behind)
+    assert [x[:2] for x in seen] == [("driver", 2), ("driver_on_images", 2)]
+    assert puppet_is_trained(portrait, run, "vpgc_tiny", network=network, recipe=recipe, seed=3)
+    assert (run / "autoencoder.keras").read_bytes() == (other / "autoencoder.keras").read_bytes()
+    for name in ("driver", "driver_on_images"):
+        assert len((run / "logs" / f"{name}.csv").read_text().splitlines()) == 3
+    # The driver that is seen as the second stage begins, by the puppet's way: its first stage
+    # changed it, its decoder is stage 1's.
+    before, after = (x[2].astype(int) for x in seen)
+    assert before.shape == (3, 64, 64, 3) and np.abs(before - after).max() > 0
+    written = (run / "puppet.keras").stat().st_mtime_ns
+    train_driver(portrait, run, "vpgc_tiny", network=network, **behind)
+    assert (run / "puppet.keras").stat().st_mtime_ns == written
+    another = tmp_path / "another"
+    train_codebook(portrait, another, "vpgc_tiny", **{**settings, "recipe": {"steps": 2}})
+    with pytest.raises(VPGCError, match="began with another stage 1 than that of .*another"):
+        train_driver(portrait, run, "vpgc_tiny", network=network, **{**behind, "stage_1": another})
+
+
+@pytest.mark.once
+def test_training_warns_before_it_begins_and_once(portrait, tmp_path, monkeypatch):
+    from keras_vpgc.data import Portrait
+    from keras_vpgc.data.coverage import inspect
+    from keras_vpgc.training import recipes
+
+    copy = Portrait(shutil.copytree(portrait.path, tmp_path / "p"))
+    inspect(copy)
+    run = tmp_path / "r"
+
+    def killed(*args, **kwargs):
+        assert not run.exists() or (run / "run.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "_fit_codebook", killed)
+    with (
+        pytest.warns(UserWarning, match="hardly shows closed eyes .frames: 0, blinks: 1, in 3 s"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        train_puppet(copy, run, "vpgc_tiny", verbose=0)
+    with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+        warnings.simplefilter("error", UserWarning)
+        train_puppet(copy, run, "vpgc_tiny", verbose=0)  # it goes on
 
 
 @pytest.mark.once
