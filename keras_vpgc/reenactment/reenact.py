@@ -141,6 +141,7 @@ def reenact(
         )
     if paste_into is not None and paste_back == "none":
         paste_back = "crop"
+    check_composition(paste_back, paste_into, background)
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet, precision or "auto")
     elif precision is not None:
@@ -206,7 +207,6 @@ def reenact(
                 "into_start": paste_into_start,
                 "background": background,
             }
-            check_composition(paste_back, paste_into, background)
         open_job(folder, settings, overwrite)
         try:
             drive = sources.by_video(
