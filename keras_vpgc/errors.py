@@ -29,6 +29,10 @@ class VPGCError(ValueError):
     """
 
 
+class NoFaceError(VPGCError):
+    """A video in which there is no face to be used."""
+
+
 def missing_extra(package: str, extra: str) -> VPGCError:
     """The error for an optional package that is not installed.
 

@@ -16,7 +16,7 @@ from keras_vpgc.data import shots as cutting
 from keras_vpgc.data.landmark_sets import RIGID_POINTS
 from keras_vpgc.data.portrait import SCHEMA_VERSION, Portrait
 from keras_vpgc.data.tracking import Faces, Track
-from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.errors import NoFaceError, VPGCError, writing
 
 SIZES = (64, 128, 256, 512)
 MIN_FRAMES = 30
@@ -195,10 +195,10 @@ def prepare(
         raise VPGCError(f"A size of {size} pixels is too small: choose 64 or more.")
     if size is not None and size > MAX_SIZE:
         raise VPGCError(f"A size of {size} pixels is too large: choose at most {MAX_SIZE}.")
-    _check_number("rate", rate, "frames a second", above=0)
+    check_number("rate", rate, "frames a second", above=0)
     if rate is not None and rate > MAX_RATE:
         raise VPGCError(f"{rate:g} frames a second are too many: choose at most {MAX_RATE}.")
-    _check_number("max_gap", max_gap, "seconds")
+    check_number("max_gap", max_gap, "seconds")
     workers = _check_workers(workers)
     first, stop = frame_range(source, start, end)
     if tracker_model is not None:
@@ -283,8 +283,8 @@ def frame_range(source, start: float | None = None, end: float | None = None) ->
     frame_range("me.mp4", 1, 3)  # (25, 75)
     ```
     """
-    _check_number("start", start, "seconds")
-    _check_number("end", end, "seconds")
+    check_number("start", start, "seconds")
+    check_number("end", end, "seconds")
     times = video.frame_times(source)
     first = 0 if start is None else int(np.searchsorted(times, start - 1e-6))
     stop = len(times) if end is None else int(np.searchsorted(times, end - 1e-6))
@@ -717,7 +717,8 @@ def _check_place(source, output):
         )
 
 
-def _check_number(name, value, unit, above=None):
+def check_number(name, value, unit, above=None) -> None:
+    """Refuse a number that is not above 0 (or `above`), or not finite."""
     low = -1 if above is None else above
     if value is not None and not low < value < float("inf"):
         raise VPGCError(f"{name} = {value:g} is impossible: give {unit} above 0.")
@@ -734,11 +735,11 @@ def _check_faces(source, faces: Faces, found: bool):
         return
     seen = len(np.unique(faces.frame))
     if seen:
-        raise VPGCError(
+        raise NoFaceError(
             f"Only {seen} of the {len(faces)} frames of {source} show a face, none for long: "
             f"{MIN_FRAMES} are the least, and some minutes are better."
         )
-    raise VPGCError(
+    raise NoFaceError(
         f"No face was found in any of the {len(faces)} frames of {source}: use a video in which "
         "one person faces the camera, the face higher than a tenth of the picture's longer side."
     )

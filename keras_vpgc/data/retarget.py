@@ -362,6 +362,15 @@ def neutral_pose(head: HeadTrack, frame: int | None = None) -> dict:
     }
 
 
+def check_motion(motion: float) -> None:
+    """Refuse a strength of head motion outside of [0, 1]."""
+    if not 0 <= motion <= 1:
+        raise VPGCError(
+            f"The strength of head motion is {motion:g}: choose one from 0 (still) to 1 (as "
+            "driven)."
+        )
+
+
 def retarget(
     driving: HeadTrack,
     shape,
@@ -412,11 +421,7 @@ def retarget(
     """
     if mode not in MODES:
         raise VPGCError(f"There is no retargeting mode {mode!r}: choose 'relative' or 'absolute'.")
-    if not 0 <= motion <= 1:
-        raise VPGCError(
-            f"The strength of head motion is {motion:g}: choose one from 0 (still) to 1 (as "
-            "driven)."
-        )
+    check_motion(motion)
     if neutral is not None and not 0 <= neutral < len(driving):
         raise VPGCError(
             f"The neutral frame {neutral} is not in the driving clip of {len(driving)} frames: "

@@ -1,5 +1,6 @@
 """The sound of a video, for another that shows the same seconds."""
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -139,7 +140,7 @@ def _samples(container, stream, start):
     resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
     have = 0
     place = None  # of the next sample, counted from `start`
-    for decoded in container.decode(audio=0):
+    for decoded in _decoded(container):
         if decoded.time is None:
             continue
         now = round((decoded.time - start) * rate)
@@ -157,3 +158,12 @@ def _samples(container, stream, start):
             have += samples.shape[1]
             if samples.shape[1]:
                 yield samples
+
+
+def _decoded(container):
+    """The frames of sound that can be decoded."""
+    import av
+
+    for packet in container.demux(audio=0):
+        with contextlib.suppress(av.FFmpegError):
+            yield from packet.decode()

@@ -1,9 +1,9 @@
 """A long video written in parts, so that a job that was stopped goes on where it was."""
 
+import contextlib
 import itertools
 import json
 import os
-import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import numpy as np
 from keras_vpgc.data import video
 from keras_vpgc.errors import VPGCError, check_writable, writing
 
-NAME = "part-{:07d}.mp4"
+NAME, WORK = "part-{:07d}.mp4", "part-*.mp4"
+# Where a job keeps its tracking, and how files of the whole begin.
+FACES, JOINED = "faces", "joined"
 
 
 class VideoParts:
@@ -28,6 +30,7 @@ class VideoParts:
         length: Frames of a part.
         frame_rate: Frames a second.
         times: Seconds from the first frame at which each frame appears, where the rate varies.
+        metadata: What the files say of themselves.
         crf: See `keras_vpgc.data.video.VideoWriter`.
         overwrite: Throw away what a job of other settings left?
 
@@ -57,10 +60,12 @@ class VideoParts:
         length: int,
         frame_rate: float,
         times=None,
+        metadata: dict[str, str] | None = None,
         crf: int = 18,
         overwrite: bool = False,
     ):
         self.folder = Path(folder)
+        self.metadata = metadata
         self.count, self.length = count, length
         self.frame_rate, self.crf = frame_rate, crf
         self.times = None if times is None else np.asarray(times, "float64")
@@ -83,7 +88,12 @@ class VideoParts:
             if self.times is not None:
                 times = self.times[start : start + self.length] - self.times[start]
             self.writer = video.VideoWriter(
-                self._file(start), self.frame_rate, self.crf, times=times, part=True
+                self._file(start),
+                self.frame_rate,
+                self.crf,
+                times=times,
+                part=True,
+                metadata=self.metadata,
             )
         self.writer.write(frame)
         self.done += 1
@@ -91,15 +101,12 @@ class VideoParts:
             writer, self.writer = self.writer, None
             writer.__exit__(None, None, None)
 
-    def join(
-        self, target, last: float | None = None, metadata: dict[str, str] | None = None
-    ) -> None:
+    def join(self, target, last: float | None = None) -> None:
         """Put the parts together into one file, without encoding them again.
 
         Args:
             target: The video to write.
             last: Seconds that the last frame lasts; default: as the others.
-            metadata: What the file says of itself.
 
         Raises:
             VPGCError: if frames are missing or the target cannot be written.
@@ -113,7 +120,7 @@ class VideoParts:
             )
         files = [self._file(k) for k in range(0, self.count, self.length)]
         base = 1 / Fraction(self.frame_rate).limit_denominator(1001)
-        with writing(target), video.open_target(target, metadata or {}) as made:
+        with writing(target), video.open_target(target, self.metadata or {}) as made:
             stream = None
             for start, file in zip(range(0, self.count, self.length), files, strict=True):
                 with av.open(str(file)) as part:
@@ -144,7 +151,7 @@ class VideoParts:
 
     def remove(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_job(self.folder)
 
     def _file(self, start):
         return self.folder / NAME.format(start)
@@ -156,17 +163,20 @@ class VideoParts:
             writer.keep()
 
 
-def open_job(folder, settings: dict, overwrite: bool = False) -> None:
+def open_job(folder, settings: dict, overwrite: bool = False, work: str = WORK) -> None:
     """Begin a job in a folder, or go on with one of the same settings.
+
+    A job of other settings that has not done anything yet is replaced.
 
     Args:
         folder: The job's folder; made where it is missing.
         settings: JSON-able dict of all that the result depends on.
-        overwrite: Throw away what a job of other settings left?
+        overwrite: Throw away what a job of other settings did?
+        work: Pattern of the files that hold what is done.
 
     Raises:
-        VPGCError: if the folder holds something else or a job of other settings, or cannot be
-            written.
+        VPGCError: if the folder is a file, holds something else or what a job of other settings
+            did, or cannot be written.
 
     Example:
 
@@ -175,10 +185,15 @@ def open_job(folder, settings: dict, overwrite: bool = False) -> None:
     ```
     """
     folder = Path(folder)
-    file = folder / "job.json"
+    file, partial = folder / "job.json", folder / ".job.json"
     wanted = json.loads(json.dumps(settings))
-    if folder.exists() and not file.exists() and any(folder.iterdir()):
-        raise VPGCError(f"{folder} is where the job is kept but holds other files: move them away.")
+    if folder.exists() and not folder.is_dir():
+        raise VPGCError(f"{folder} is where the job is kept but is a file: move it away.")
+    if folder.exists() and not file.exists():
+        if {entry.name for entry in folder.iterdir()} - {partial.name, FACES}:
+            raise VPGCError(
+                f"{folder} is where the job is kept but holds other files: move them away."
+            )
     if file.exists():
         try:
             known = json.loads(file.read_text("utf-8"))
@@ -186,19 +201,42 @@ def open_job(folder, settings: dict, overwrite: bool = False) -> None:
             known = None
         if known == wanted:
             return
-        if not overwrite:
-            names = ["it is damaged"]
+        done = list(folder.glob(work))
+        if done and not overwrite:
+            why = "it is damaged"
             if isinstance(known, dict):
                 differ = {k for k in {*known, *wanted} if known.get(k) != wanted.get(k)}
-                names = [f"other {', '.join(sorted(differ))}"]
+                why = f"other {', '.join(sorted(differ))}"
             raise VPGCError(
-                f"{folder} holds an unfinished job that cannot go on ({names[0]}): remove it, "
-                "choose another output, or --overwrite."
+                f"{folder} holds an unfinished job that cannot go on ({why}): remove it, choose "
+                "another output, or --overwrite."
             )
-        shutil.rmtree(folder)
+        for old in done:
+            old.unlink()
     check_writable(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / ".job.json"
         partial.write_text(json.dumps(wanted, indent=1), "utf-8")
         os.replace(partial, file)
+
+
+def remove_job(folder) -> None:
+    """Delete what a job left in its folder, and the folder unless it holds something else.
+
+    Args:
+        folder: See `open_job`.
+
+    Example:
+
+    ```python
+    remove_job("out.parts")
+    ```
+    """
+    folder = Path(folder)
+    names = (WORK, f"{JOINED}*", "job.json", ".job.json", f"{FACES}/*.npz", f"{FACES}/job.json")
+    with contextlib.suppress(OSError):
+        for file in [file for name in names for file in folder.glob(name)]:
+            file.unlink()
+        for place in (folder / FACES, folder):
+            if place.exists():
+                place.rmdir()

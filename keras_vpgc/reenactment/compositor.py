@@ -140,7 +140,7 @@ def make_compositor(
         puppet: A `Puppet`.
         driving: The driving video.
         landmarks: Float `(n, 68, 2)` (78 with irises), see
-            `keras_vpgc.reenactment.reenact.driving_landmarks`.
+            `keras_vpgc.reenactment.driving.driving_landmarks`.
         track: The driving clip's `Track` of n frames.
         start, end: The part of the driving video, as for `driving_landmarks`.
         place: `"none"`: the picture by itself; `"crop"`: the puppet's own crop, for its own person
@@ -171,7 +171,7 @@ def make_compositor(
             writer.write(compositor.frame(k, image, source))
     ```
     """
-    check_composition(place, into, background)
+    check_composition(place, into, background, into_start, segmenter_model)
     paste = source = numbers = seen = None
     landmarks = np.asarray(landmarks, "float32")
     driven = landmarks[:, :68]
@@ -224,14 +224,21 @@ def make_compositor(
     return Compositor(puppet.size, paste, source, numbers, driven, seen, behind)
 
 
-def check_composition(place: str, into=None, background: str | None = None) -> None:
+def check_composition(
+    place: str,
+    into=None,
+    background: str | None = None,
+    into_start: float = 0.0,
+    segmenter_model=None,
+) -> None:
     """Refuse settings that do not fit each other, before the work.
 
     Args:
-        place, into, background: See `make_compositor`.
+        place, into, background, into_start, segmenter_model: See `make_compositor`.
 
     Raises:
-        VPGCError: for a place or background that there is not, or a video that cannot be read.
+        VPGCError: for a place or background that there is not, a video that cannot be read or has
+            no such second, or a segmenter that is not there.
     """
     if place not in PLACES:
         raise VPGCError(f"There is no place {place!r}: choose one of {', '.join(PLACES)}.")
@@ -242,8 +249,15 @@ def check_composition(place: str, into=None, background: str | None = None) -> N
                 f"for that, not {place!r}."
             )
         video.probe(into)
+        _numbers(into, np.array([into_start]))
+    elif into_start:
+        raise VPGCError(
+            "A second at which to begin belongs to a video to paste into: give that, or leave the "
+            "second out."
+        )
     if background is not None:
         parse_background(background)
+        assets.find("selfie_segmentation", segmenter_model)
 
 
 def _as_they_are(landmarks, track, puppet, crop):

@@ -14,8 +14,9 @@ from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import video
 from keras_vpgc.data.overlap import ahead
-from keras_vpgc.data.prepare import frame_range, track_clip
+from keras_vpgc.data.prepare import check_number, frame_range, track_clip
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.background import Background
 from keras_vpgc.reenactment.compositor import Compositor, frames_at, make_compositor
 from keras_vpgc.reenactment.contours import drive_contours, read_contours
 from keras_vpgc.reenactment.puppet import Puppet, check_landmarks
@@ -106,17 +107,21 @@ def by_video(
     kept = np.ones(len(landmarks), bool)
     light = None
     if not track.valid.all():
-        _say_missing(driving, track.valid, times, missing)
         if missing == "skip":
             kept = track.valid.copy()
         else:
             landmarks = hold(landmarks, track.valid, times)
-        if missing == "fade":
-            light = fading(track.valid, times)
     compositor = None
     if composition:
         part: dict[str, Any] = {name: settings.get(name) for name in ("start", "end")}
         compositor = make_compositor(puppet, driving, landmarks, track, **part, **composition)
+    if not track.valid.all():
+        # A face that is put over another has no place where that is not.
+        paste = None if compositor is None else compositor.paste
+        over = paste is not None and paste.region == "face"
+        say_missing(driving, track.valid, times, "over" if over and missing != "skip" else missing)
+        if missing == "fade" and not over:
+            light = fading(track.valid, times)
     numbers = np.flatnonzero(kept)
     landmarks, lasting = landmarks[kept], (ends - times)[kept]
     shown = np.cumsum(lasting) - lasting
@@ -156,11 +161,12 @@ def by_landmarks(
     Args:
         puppet: A `Puppet`.
         file: `.npz` of `landmarks`, float `(n, 68, 2)` (78 with irises) in [0, 1] of the puppet's
-            crop, and `frame_rate`, frames a second; default: the puppet's. Or `.npy` of the
-            landmarks alone.
+            crop, and `frame_rate`, frames a second, default the puppet's; with `times`, seconds
+            `(n,)`, where the rate varies, and `landmark_set`, its name, if known. Or `.npy` of
+            the landmarks alone.
         start, end: Seconds between which they drive.
         batch_size: Frames computed at once.
-        background: A `Background`, or `None`.
+        background: See `keras_vpgc.reenactment.background.Background`, or `None`.
 
     Returns:
         A `Drive`.
@@ -176,10 +182,18 @@ def by_landmarks(
     drive = by_landmarks(puppet, "drive.npz")
     ```
     """
-    landmarks, rate = read_landmarks(file)
-    rate = rate or puppet.metadata["frame_rate"]
-    chosen = check_landmarks(landmarks, puppet.model.heatmap.num_points)
-    chosen = _part(chosen, rate, start, end, f"{file} holds {len(chosen)} frames of landmarks")
+    stored = read_landmarks(file)
+    wanted = puppet.model.landmark_set
+    if stored.landmark_set not in (None, wanted):
+        raise VPGCError(
+            f"{file} holds the landmark set {stored.landmark_set} but the puppet is driven by "
+            f"{wanted}: write it again by vpgc landmarks for this puppet."
+        )
+    rate = stored.rate or puppet.metadata["frame_rate"]
+    chosen = check_landmarks(stored.landmarks, puppet.model.heatmap.num_points)
+    times = np.arange(len(chosen)) / rate if stored.times is None else stored.times
+    part = _part(times, start, end, f"{file} holds {len(chosen)} frames of landmarks")
+    chosen, times = chosen[part], times[part] - times[part][0]
 
     def beside(start):
         dark = np.zeros((puppet.size, puppet.size, 3), "uint8")
@@ -190,6 +204,7 @@ def by_landmarks(
         images=lambda start: puppet.batches(chosen, batch_size, start=start),
         rate=rate,
         beside=beside,
+        times=None if stored.times is None else times,
         **_before(puppet, background, len(chosen)),
     )
 
@@ -204,7 +219,7 @@ def by_contours(
         folder: See `keras_vpgc.reenactment.contours.read_contours`.
         start, end: Seconds between which they drive.
         batch_size: Frames computed at once.
-        background: A `Background`, or `None`.
+        background: See `keras_vpgc.reenactment.background.Background`, or `None`.
 
     Returns:
         A `Drive`.
@@ -220,14 +235,14 @@ def by_contours(
     """
     rate = puppet.metadata["frame_rate"]
     contours = read_contours(folder, puppet.size, puppet.model.heatmap.line_width)
-    chosen = _part(
-        contours,
-        rate,
+    part = _part(
+        np.arange(len(contours)) / rate,
         start,
         end,
         f"{folder} holds {len(contours)} contour images, {len(contours) / rate:.2f} s at the "
         "puppet's rate",
     )
+    chosen = contours[part]
     return Drive(
         count=len(chosen),
         images=lambda start: drive_contours(puppet, chosen, batch_size, start=start),
@@ -333,36 +348,56 @@ def rest_frame(driving, neutral, start=None, end=None) -> int | None:
     return rest
 
 
-def read_landmarks(file) -> tuple[np.ndarray, float | None]:
-    """The landmarks of a `.npz` or `.npy` file, and their rate where it is known.
+@dataclass
+class StoredLandmarks:
+    """What a file of landmarks holds.
+
+    Attributes:
+        landmarks: Array as it is stored.
+        rate: Frames a second, if known.
+        times: Seconds of the frames from the first on, where the rate varies.
+        landmark_set: Name of the set, if known.
+    """
+
+    landmarks: np.ndarray
+    rate: float | None = None
+    times: np.ndarray | None = None
+    landmark_set: str | None = None
+
+
+def read_landmarks(file) -> StoredLandmarks:
+    """What a `.npz` or `.npy` file holds of landmarks.
 
     Args:
         file: See `by_landmarks`.
 
     Returns:
-        Array as it is stored, and frames a second or `None`.
+        `StoredLandmarks`.
 
     Raises:
-        VPGCError: for a file that is missing or none of these, or a rate that is none.
+        VPGCError: for a file that is missing or none of these, or a rate or times that are none.
 
     Example:
 
     ```python
-    landmarks, rate = read_landmarks("drive.npz")
+    read_landmarks("drive.npz").rate  # 25.0
     ```
     """
     file = Path(file)
-    rate = None
     try:
         # Nothing is unpickled.
         content = np.load(file, allow_pickle=False)
         if isinstance(content, np.ndarray):
-            landmarks = content
+            stored = StoredLandmarks(content)
         else:
             with content:
-                landmarks = content["landmarks"]
+                stored = StoredLandmarks(content["landmarks"])
                 if "frame_rate" in content.files:
-                    rate = float(content["frame_rate"])
+                    stored.rate = float(content["frame_rate"])
+                if "times" in content.files:
+                    stored.times = content["times"].astype("float64")
+                if "landmark_set" in content.files:
+                    stored.landmark_set = str(content["landmark_set"])
     except FileNotFoundError:
         raise VPGCError(f"There is no file {file}: check the path.") from None
     except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
@@ -370,11 +405,21 @@ def read_landmarks(file) -> tuple[np.ndarray, float | None]:
             f"{file} holds no landmarks that can be read: save them by np.savez(file, "
             "landmarks=..., frame_rate=...)."
         ) from error
-    if rate is not None and not 0 < rate < 1000:
-        raise VPGCError(f"{file} gives {rate:g} frames a second: give a frame_rate above 0.")
-    if landmarks.dtype.kind not in "fiu":
-        raise VPGCError(f"{file} holds landmarks of type {landmarks.dtype}: give numbers.")
-    return landmarks, rate
+    if stored.rate is not None and not 0 < stored.rate < 1000:
+        raise VPGCError(f"{file} gives {stored.rate:g} frames a second: give a frame_rate above 0.")
+    if stored.landmarks.dtype.kind not in "fiu":
+        raise VPGCError(f"{file} holds landmarks of type {stored.landmarks.dtype}: give numbers.")
+    times = stored.times
+    if times is not None and (
+        times.shape != stored.landmarks.shape[:1]
+        or not np.isfinite(times).all()
+        or (np.diff(times) <= 0).any()
+    ):
+        raise VPGCError(
+            f"{file} gives times that are no rising second for each frame: leave them out, or give "
+            "those of the driving video."
+        )
+    return stored
 
 
 def hold(landmarks, valid, times) -> np.ndarray:
@@ -438,20 +483,23 @@ def _before(puppet, background, count):
     if background is None:
         return {}
     return {
-        "compositor": Compositor(puppet.size, background=background),
+        "compositor": Compositor(puppet.size, background=Background(background)),
         "numbers": np.arange(count),
         "under": lambda start: itertools.repeat(None),
     }
 
 
-def _part(frames, rate, start, end, what):
-    first = round((start or 0) * rate)
-    chosen = frames[first : None if end is None else round(end * rate)]
-    if not len(chosen):
+def _part(times, start, end, what):
+    """The frames between two seconds."""
+    check_number("start", start, "seconds")
+    check_number("end", end, "seconds")
+    first = 0 if start is None else int(np.searchsorted(times, start - 1e-6))
+    stop = len(times) if end is None else int(np.searchsorted(times, end - 1e-6))
+    if first >= stop:
         raise VPGCError(
             f"{what}, none of them in the part asked for: choose another --start or --end."
         )
-    return chosen
+    return slice(first, stop)
 
 
 def _spans(times, ends, kept):
@@ -460,12 +508,14 @@ def _spans(times, ends, kept):
     return [(float(times[a]), float(ends[b - 1])) for a, b in edges.reshape(-1, 2)]
 
 
-def _say_missing(driving, valid, times, missing):
+def say_missing(driving, valid, times, missing) -> None:
+    """Warn of frames without a face, and say what is done with them."""
     lost = np.flatnonzero(~valid)
     done = {
         "hold": "the last pose is held there; --missing fade or skip does otherwise",
         "fade": "the picture goes dark there",
         "skip": "these are left out",
+        "over": "there is nothing to put the puppet over there, and they are shown as they are",
     }[missing]
     warnings.warn(
         f"{driving} shows no face in {len(lost)} of {len(valid)} frames, the first at "

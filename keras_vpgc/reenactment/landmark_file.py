@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_vpgc.data import video
+from keras_vpgc.data.prepare import frame_range
 from keras_vpgc.errors import VPGCError, check_writable, writing
-from keras_vpgc.reenactment.driving import driving_landmarks
+from keras_vpgc.reenactment.driving import driving_landmarks, hold, say_missing
 from keras_vpgc.reenactment.puppet import Puppet
 
 
@@ -14,7 +15,8 @@ def write_landmarks(puppet, driving, output, *, overwrite: bool = False, **setti
     """Write the landmarks by which a video drives a puppet.
 
     The `.npz` holds `landmarks`, float32 `(n, points, 2)` in [0, 1] of the puppet's crop,
-    `frame_rate`, frames a second, and `landmark_set`, its name.
+    `frame_rate`, frames a second, `landmark_set`, its name, and `times`, seconds, where the rate
+    varies. Where there is no face the last pose is held.
 
     Args:
         puppet: A `Puppet`, a `puppet.keras` or a run folder.
@@ -49,7 +51,13 @@ def write_landmarks(puppet, driving, output, *, overwrite: bool = False, **setti
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet)
     info = video.probe(driving)
-    landmarks, _, _ = driving_landmarks(puppet, driving, **settings)
+    landmarks, track, _ = driving_landmarks(puppet, driving, **settings)
+    first, _ = frame_range(driving, settings.get("start"), settings.get("end"))
+    times = video.frame_times(driving)[first : first + len(landmarks)]
+    if not track.valid.all():
+        say_missing(driving, track.valid, times, "hold")
+        landmarks = hold(landmarks, track.valid, times)
+    more = {"times": times - times[0]} if info.variable_rate else {}
     partial = output.with_name(f".{output.name}")
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +68,7 @@ def write_landmarks(puppet, driving, output, *, overwrite: bool = False, **setti
                     landmarks=landmarks.astype("float32"),
                     frame_rate=np.float64(info.frame_rate),
                     landmark_set=puppet.model.landmark_set,
+                    **more,
                 )
             partial.replace(output)
         finally:

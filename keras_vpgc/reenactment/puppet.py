@@ -12,7 +12,7 @@ from keras_vpgc.data import coverage, landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.data.portrait import fill
-from keras_vpgc.data.retarget import HeadTrack, fit_head, project, retarget
+from keras_vpgc.data.retarget import HeadTrack, check_motion, fit_head, project, retarget
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import DirectMapping, PortraitReenactor
 from keras_vpgc.reenactment.contours import overlapped, stream_windows, window_model
@@ -205,7 +205,7 @@ class Puppet:
         Raises:
             VPGCError: for an unknown mode or guard, or settings that say nothing to `"none"`.
         """
-        check_retargeting(retargeting)
+        check_retargeting(retargeting, neutral, motion)
         check_guard(guard)
         as_it_is = neutral is None and motion == 1
         if retargeting == "auto":
@@ -213,11 +213,6 @@ class Puppet:
             retargeting = "none" if own and as_it_is else "relative"
         points = fill(track.points, track.valid)
         if retargeting == "none":
-            if not as_it_is:
-                raise VPGCError(
-                    "Retargeting 'none' takes the landmarks as they are, without a neutral frame "
-                    "or a strength of motion: choose 'relative' or 'absolute' for these."
-                )
             return self._chosen(to_crop(points, Crop(**self.metadata["crop"])))
         head = fit_head(points, *size, model=tracker_model)
         return self.landmarks_of_head(
@@ -313,11 +308,17 @@ def _in_precision(model, policy):
     return other
 
 
-def check_retargeting(retargeting) -> None:
-    """Refuse a retargeting that there is not."""
+def check_retargeting(retargeting, neutral=None, motion: float = 1.0) -> None:
+    """Refuse a retargeting that there is not, and settings that do not go with it."""
     if retargeting not in RETARGETING:
         raise VPGCError(
             f"There is no retargeting {retargeting!r}: choose one of {', '.join(RETARGETING)}."
+        )
+    check_motion(motion)
+    if retargeting == "none" and not (neutral is None and motion == 1):
+        raise VPGCError(
+            "Retargeting 'none' takes the landmarks as they are, without a neutral frame or a "
+            "strength of motion: choose 'relative' or 'absolute' for these."
         )
 
 

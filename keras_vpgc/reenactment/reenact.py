@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from keras_vpgc import assets
 from keras_vpgc.data import sound as sounds
 from keras_vpgc.data import video
 from keras_vpgc.data.overlap import Behind
-from keras_vpgc.data.prepare import frame_range
-from keras_vpgc.data.tracking import CHUNK_FRAMES
-from keras_vpgc.data.video_parts import VideoParts, open_job
-from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.data.tracking import tracker_name
+from keras_vpgc.data.video_parts import FACES, JOINED, VideoParts, open_job, remove_job
+from keras_vpgc.errors import NoFaceError, VPGCError, writing
 from keras_vpgc.reenactment import driving as sources
-from keras_vpgc.reenactment.background import AlphaWriter, Background, check_alpha_target
+from keras_vpgc.reenactment.background import AlphaWriter, check_alpha_target
 from keras_vpgc.reenactment.compositor import check_composition
 from keras_vpgc.reenactment.contours import contour_files
 from keras_vpgc.reenactment.provenance import Provenance
@@ -123,11 +121,19 @@ def reenact(
         check_alpha_target(output, overwrite)
     else:
         video.check_target(output, overwrite)
-    if output.exists() and driving.exists() and output.samefile(driving):
-        raise VPGCError(f"{output} is the driving video itself: choose another output.")
+    for source, what in (
+        (driving, "the driving video"),
+        (paste_into, "the video to paste into"),
+        (background, "the background"),
+    ):
+        if source is not None and output.exists() and Path(source).exists():
+            if output.samefile(source):
+                raise VPGCError(f"{output} is {what} itself: choose another output.")
+    if batch_size < 1:
+        raise VPGCError(f"batch_size = {batch_size} is impossible: give 1 or more.")
     provenance = provenance or Provenance()
     provenance.check(output)
-    check_retargeting(retargeting)
+    check_retargeting(retargeting, neutral, motion)
     check_guard(guard)
     if missing not in sources.MISSING:
         raise VPGCError(
@@ -141,7 +147,7 @@ def reenact(
         )
     if paste_into is not None and paste_back == "none":
         paste_back = "crop"
-    check_composition(paste_back, paste_into, background)
+    check_composition(paste_back, paste_into, background, paste_into_start)
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet, precision or "auto")
     elif precision is not None:
@@ -151,23 +157,22 @@ def reenact(
         )
     drawn = driving.is_dir()
     stored = driving.suffix.lower() in LANDMARK_FILES and not drawn
-    if (drawn or stored) and (retargeting not in ("auto", "none") or neutral or motion != 1):
+    free = retargeting in ("auto", "none") and neutral is None and motion == 1
+    if (drawn or stored) and not free:
         what = "folder of contour images" if drawn else "file of landmarks"
         raise VPGCError(
             f"{driving} is a {what}, which cannot be retargeted: leave retargeting, neutral and "
             "motion out."
         )
+    if (drawn or stored) and paste_back != "none":
+        raise VPGCError(
+            f"Only a driving video has frames to paste into; {driving} has none: leave "
+            "--paste-back and --paste-into out."
+        )
     part: dict[str, Any] = {"start": start, "end": end, "batch_size": batch_size}
-    if drawn or stored:
-        if paste_back != "none":
-            raise VPGCError(
-                f"Only a driving video has frames to paste into; {driving} has none: leave "
-                "--paste-back and --paste-into out."
-            )
-        behind = None if background is None else Background(background)
-        by = sources.by_contours if drawn else sources.by_landmarks
-        drive = by(puppet, driving, **part, background=behind)
-    else:
+    if stored:
+        sources.read_landmarks(driving)
+    elif not drawn:
         video.probe(driving)
         sources.rest_frame(driving, neutral, start, end)
     checksum = _checksum(driving)
@@ -175,7 +180,9 @@ def reenact(
         provenance,
         puppet=puppet,
         driving_sha256=checksum,
-        composite=side_by_side or paste_back != "none",
+        composite=paste_back != "none"
+        or (side_by_side and not (drawn or stored))
+        or (background is not None and Path(background).is_file()),
     )
     settings = {
         **part,
@@ -188,9 +195,10 @@ def reenact(
         "missing": missing,
         "side_by_side": side_by_side,
         "paste_back": paste_back,
-        "paste_into": None if paste_into is None else assets.sha256(paste_into),
+        "paste_into": _content(paste_into),
         "paste_into_start": paste_into_start,
-        "background": background,
+        "background": _content(background),
+        "provenance": provenance.enabled,
         "mark": provenance.mark,
         "invisible_mark": provenance.invisible,
         "precision": str(puppet.model.get_config()["dtype"]),
@@ -198,7 +206,18 @@ def reenact(
         "version": __version__,
     }
     folder = output.with_name(output.name + ".parts")
-    if not (drawn or stored):
+    if drawn or stored:
+        by = sources.by_contours if drawn else sources.by_landmarks
+        drive = by(puppet, driving, **part, background=background)
+    else:
+        tracker = {
+            "driving": checksum,
+            "start": start,
+            "end": end,
+            "tracker": tracker_name(),
+            "model": assets.sha256(assets.find("face_landmarker", tracker_model)),
+        }
+        settings["tracking"] = tracker
         composition = {}
         if paste_back != "none" or background is not None:
             composition = {
@@ -208,6 +227,7 @@ def reenact(
                 "background": background,
             }
         open_job(folder, settings, overwrite)
+        open_job(folder / FACES, tracker, overwrite=True, work="*.npz")
         try:
             drive = sources.by_video(
                 puppet,
@@ -220,51 +240,69 @@ def reenact(
                 guard=guard,
                 tracker_model=tracker_model,
                 composition=composition,
-                folder=folder / "faces",
+                folder=folder / FACES,
                 progress=progress,
             )
-        except VPGCError:
-            _forget(folder, driving, start, end)
+        except NoFaceError:
+            remove_job(folder)
             raise
     with drive.compositor or contextlib.nullcontext():
         frames = functools.partial(_frames, drive, provenance, side_by_side, batch_size, progress)
         if cut_out:
-            with AlphaWriter(output, drive.rate, overwrite=overwrite) as writer:
-                with Behind(writer.write) as write:
-                    for frame in frames(0):
-                        write(frame)
-            shutil.rmtree(folder, ignore_errors=True)
-            return output
-        # A part begins with a batch, so that batches are the same wherever a job begins again.
-        length = batch_size * math.ceil(PART_FRAMES / batch_size)
-        with VideoParts(
-            folder, settings, drive.count, length, drive.rate, drive.times, overwrite=overwrite
-        ) as parts:
-            try:
-                with Behind(parts.write) as write:
-                    for frame in frames(parts.done):
-                        write(frame)
-            except BaseException:
+            _write_alpha(frames, drive, output, provenance, overwrite)
+            if not (drawn or stored):
+                remove_job(folder)
+        else:
+            # A part begins with a batch, so that batches are the same wherever a job begins again.
+            length = batch_size * math.ceil(PART_FRAMES / batch_size)
+            parts = VideoParts(
+                folder,
+                settings,
+                drive.count,
+                length,
+                drive.rate,
+                drive.times,
+                provenance.metadata(),
+                overwrite=overwrite,
+            )
+            _write_parts(frames, drive, parts, output, provenance, sound)
+    return output
+
+
+def _write_alpha(frames, drive, output, provenance, overwrite):
+    with AlphaWriter(output, drive.rate, overwrite=overwrite) as writer:
+        with Behind(writer.write) as write:
+            for frame in frames(0):
+                write(frame)
+
+
+def _write_parts(frames, drive, parts, output, provenance, sound):
+    with parts:
+        try:
+            with Behind(parts.write) as write:
+                for frame in frames(parts.done):
+                    write(frame)
+        except BaseException:
+            if parts.done:
                 warnings.warn(
-                    f"What is rendered so far can be played in {folder}; the same call goes on "
-                    "there.",
-                    stacklevel=2,
+                    f"What is rendered so far can be played in {parts.folder}; the same call goes "
+                    "on there.",
+                    stacklevel=3,
                 )
-                raise
-            silent = folder / f"silent{output.suffix}"
-            parts.join(silent, drive.last, provenance.metadata())
-    ready = folder / f"sounding{output.suffix}"
-    if not (
-        sound
-        and drive.source is not None
-        and sounds.add_sound(silent, drive.source, ready, spans=drive.spans)
-    ):
-        ready = silent
+            raise
+        ready = parts.folder / f"{JOINED}{output.suffix}"
+        parts.join(ready, drive.last)
+    if sound and drive.source is not None:
+        silent, ready = ready, parts.folder / f"{JOINED}-sounding{output.suffix}"
+        if not sounds.add_sound(silent, drive.source, ready, spans=drive.spans):
+            warnings.warn(
+                f"The sound of {drive.source} cannot be decoded: {output} is silent.", stacklevel=3
+            )
+            ready = silent
     provenance.sign(ready)
     with writing(output):
         os.replace(ready, output)
     parts.remove()
-    return output
 
 
 def _frames(drive, provenance, side_by_side, batch_size, progress, start):
@@ -291,7 +329,7 @@ def _frames(drive, provenance, side_by_side, batch_size, progress, start):
                         continue
                     image = compositor.frame(number, image, frame)
                 if drive.light is not None and drive.light[place] < 1:
-                    image = np.rint(image * drive.light[place]).astype("uint8")
+                    image = _dimmed(image, drive.light[place])
                 if beside is not None:
                     image = together([_as_high(next(beside), len(image)), image])
                 yield provenance.frame(image)
@@ -300,6 +338,14 @@ def _frames(drive, provenance, side_by_side, batch_size, progress, start):
         for reader in (under, beside):
             if hasattr(reader, "close"):
                 reader.close()
+
+
+def _dimmed(image, light):
+    """A darker picture, or one that shows more of what it is put before."""
+    factors = np.full(image.shape[-1], light)
+    if len(factors) == 4:
+        factors[:3] = 1
+    return np.rint(image * factors).astype("uint8")
 
 
 def _as_high(frame, height):
@@ -312,12 +358,11 @@ def _as_high(frame, height):
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _forget(folder, source, start, end):
-    """Remove a job that ended in its tracking, unless it can go on there."""
-    first, stop = frame_range(source, start, end)
-    found = len(list(folder.glob("faces/*.npz")))
-    if found in (0, math.ceil((stop - first) / CHUNK_FRAMES)):
-        shutil.rmtree(folder, ignore_errors=True)
+def _content(what):
+    """A setting, and for a file what is in it."""
+    if what is not None and Path(what).is_file():
+        return assets.sha256(what)
+    return None if what is None else str(what)
 
 
 def _fingerprint(puppet):

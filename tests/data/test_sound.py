@@ -99,3 +99,16 @@ def test_metadata_of_the_picture_are_kept(tmp_path):
     assert add_sound(tmp_path / "silent.mp4", source, tmp_path / "both.mp4")
     with av.open(str(tmp_path / "both.mp4")) as container:
         assert container.metadata.items() >= wanted.items()
+
+
+def test_damaged_sound_is_kept_around_the_damage(silent, tmp_path):
+    source = speaking(tmp_path / "source.mkv")
+    assert add_sound(silent, source, tmp_path / "aac.mp4")
+    data = bytearray((tmp_path / "aac.mp4").read_bytes())
+    with av.open(str(tmp_path / "aac.mp4")) as container:
+        packets = [(p.pos, p.size) for p in container.demux(audio=0) if p.size]
+    place, size = packets[10]
+    data[place : place + size] = b"\xff" * size
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    assert add_sound(silent, tmp_path / "damaged.mp4", tmp_path / "both.mp4")
+    assert heard(tmp_path / "both.mp4")[0] == pytest.approx(1, abs=3e-3)

@@ -97,9 +97,38 @@ def test_other_jobs_are_refused(tmp_path):
     (tmp_path / "mine" / "diary.txt").write_text("dear")
     with pytest.raises(VPGCError, match="mine is where the job is kept but holds other files"):
         parts(tmp_path / "mine")
+    # What has not done anything yet is replaced; a part or a damaged job is not.
+    assert parts(tmp_path / "p", settings={"motion": 0.2}).done == 0
+    with parts(tmp_path / "p") as video:
+        for frame in pictures()[:LENGTH]:
+            video.write(frame)
     (tmp_path / "p" / "job.json").write_text("{")
     with pytest.raises(VPGCError, match="it is damaged"):
         parts(tmp_path / "p")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(VPGCError, match="file is where the job is kept but is a file"):
+        parts(tmp_path / "file")
+
+
+def test_only_the_jobs_own_files_are_removed(tmp_path):
+    with parts(tmp_path / "p") as video:
+        for frame in pictures():
+            video.write(frame)
+        (tmp_path / "p" / "diary.txt").write_text("dear")
+        video.join(tmp_path / "p" / "joined.mp4")
+        video.remove()
+    assert [x.name for x in (tmp_path / "p").iterdir()] == ["diary.txt"]
+
+
+def test_parts_say_what_the_whole_says(tmp_path):
+    said = {"title": "Synthetic"}
+    with parts(tmp_path / "p", metadata=said) as video:
+        for frame in pictures():
+            video.write(frame)
+        video.join(tmp_path / "a.mp4")
+    for file in (tmp_path / "a.mp4", *(tmp_path / "p").glob("*.mp4")):
+        with av.open(str(file)) as container:
+            assert container.metadata.items() >= said.items()
 
 
 def test_frames_beyond_the_times_are_refused(tmp_path):

@@ -51,6 +51,11 @@ def test_backgrounds(puppet, portrait, clip, tmp_path):
     folder = reenact(puppet, clip, tmp_path / "cut", background="alpha", end=0.2, **settings)
     assert sorted(x.suffix for x in folder.iterdir()) == [".png"] * 5
     assert sorted(x.name for x in tmp_path.iterdir()) == ["cut", "d.npy", "g.mp4"]
+    # A folder of that name that no job has made is nobody's to remove.
+    (tmp_path / "own.parts").mkdir()
+    (tmp_path / "own.parts" / "diary.txt").write_text("dear")
+    reenact(puppet, tmp_path / "d.npy", tmp_path / "own", background="alpha", **settings)
+    assert (tmp_path / "own.parts" / "diary.txt").exists()
 
 
 def test_settings_that_do_not_fit(puppet, portrait, clip, tmp_path):
@@ -62,8 +67,25 @@ def test_settings_that_do_not_fit(puppet, portrait, clip, tmp_path):
         (clip, "o.mp4", {"background": "plaid"}, "plaid"),
         (clip, "o.mp4", {"background": "alpha"}, "o.mp4 cannot hold an alpha channel"),
         (clip, "o", {"background": "alpha", "side_by_side": True}, "cut out has no room"),
+        (clip, "o.mp4", {"paste_into_start": 1.0}, "belongs to a video to paste into"),
+        (clip, "o.mp4", {"paste_into": clip, "paste_into_start": 50.0}, "no frame at second 50"),
+        (clip, "o.mp4", {"motion": 2.0}, "strength of head motion is 2"),
+        (clip, "o.mp4", {"retargeting": "none", "motion": 0.5}, "takes the landmarks as they are"),
+        (clip, "o.mp4", {"batch_size": 0}, "batch_size = 0 is impossible"),
+        ("d.npy", "o.mp4", {"neutral": 0.0}, "cannot be retargeted"),
+        ("d.npy", "o.mp4", {"start": -0.2}, "start = -0.2 is impossible"),
+        ("d.npy", "o.mp4", {"start": float("nan")}, "start = nan is impossible"),
         ("d.npy", "o.mp4", {"paste_back": "auto"}, "Only a driving video has frames to paste into"),
     ):
         with pytest.raises(VPGCError, match=words):
             reenact(puppet, tmp_path / driving, tmp_path / target, progress=False, **settings)
     assert [x.name for x in tmp_path.iterdir()] == ["d.npy"]
+
+
+def test_no_source_is_replaced(puppet, clip, tmp_path):
+    own = tmp_path / "me.mp4"
+    own.write_bytes(clip.read_bytes())
+    for settings in ({"paste_into": own}, {"background": own}):
+        with pytest.raises(VPGCError, match="me.mp4 is the .* itself: choose another output"):
+            reenact(puppet, clip, own, overwrite=True, progress=False, **settings)
+    assert own.read_bytes() == clip.read_bytes()

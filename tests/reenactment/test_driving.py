@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from keras_vpgc.data.sound import add_sound
 from keras_vpgc.data.video import VideoWriter, frame_times, probe, read_frames
 from keras_vpgc.reenactment import Provenance, Puppet, reenact
 from keras_vpgc.reenactment.driving import driving_landmarks, fading, hold
+from keras_vpgc.reenactment.landmark_file import write_landmarks
 from tests.data.test_sound import RATE, speaking
 
 pytestmark = pytest.mark.once
@@ -245,3 +247,42 @@ def test_tracking_is_found_again(puppet, clip, tmp_path):
     assert list(tmp_path.iterdir())
     again, _, _ = driving_landmarks(puppet, clip, end=0.4, folder=tmp_path, progress=False)
     np.testing.assert_array_equal(first, again)
+
+
+def test_corrected_settings_find_the_tracking(puppet, clip, tmp_path, monkeypatch):
+    """What is refused, or stopped, after the tracking does not track again."""
+    module = sys.modules["keras_vpgc.reenactment.driving"]
+    monkeypatch.setattr(
+        module,
+        "make_compositor",
+        lambda *args, **settings: (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    settings = {"end": 0.4, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        reenact(puppet, clip, tmp_path / "o.mp4", paste_back="crop", **settings)
+    monkeypatch.setattr(
+        "keras_vpgc.data.tracking.parallel.run",
+        lambda job, settings, tasks, *rest: [pytest.fail("tracked again") for _ in tasks],
+    )
+    reenact(puppet, clip, tmp_path / "o.mp4", motion=0.5, **settings)
+    assert [x.name for x in tmp_path.iterdir()] == ["o.mp4"]
+
+
+def test_landmarks_written_drive_as_the_video_does(puppet, gap, varying, tmp_path):
+    for name, clip in (("gap", gap), ("varying", varying)):
+        file = tmp_path / f"{name}.npz"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            write_landmarks(puppet, clip, file, retargeting="relative", progress=False)
+            by_file = reenact(puppet, file, tmp_path / f"{name}f.mp4", progress=False)
+            by_clip = reenact(
+                puppet, clip, tmp_path / f"{name}c.mp4", retargeting="relative", progress=False
+            )
+        np.testing.assert_allclose(frame_times(by_file), frame_times(by_clip), atol=1e-4)
+        one, two = (np.stack(list(read_frames(x))).astype(int) for x in (by_file, by_clip))
+        assert np.abs(one - two).mean() < 0.5
+    np.savez(tmp_path / "o.npz", landmarks=np.zeros((3, 68, 2)), landmark_set="ibug-68-iris")
+    np.savez(tmp_path / "t.npz", landmarks=np.zeros((3, 68, 2)), times=[0, 2, 1])
+    for name, words in (("o", "holds the landmark set ibug-68-iris"), ("t", "no rising second")):
+        with pytest.raises(VPGCError, match=words):
+            reenact(puppet, tmp_path / f"{name}.npz", tmp_path / "n.mp4", progress=False)
