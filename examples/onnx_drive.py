@@ -119,7 +119,7 @@ def write_pngs(folder, frames):
         write_png(folder / f"{number:06}.png", frame)
 
 
-def write_video(path, frames, rate):
+def write_video(path, frames, size, rate):
     """Frames as H.264."""
     import av
 
@@ -128,8 +128,8 @@ def write_video(path, frames, rate):
         container.metadata["comment"] = "Synthetic: a keras_vpgc puppet."
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        stream.width = stream.height = size
         for frame in frames:
-            stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
@@ -147,7 +147,7 @@ def main(*arguments):
     landmarks, rate = read_landmarks(options.landmarks, about)
     frames = drive(session, about, landmarks, options.batch_size)
     if options.output.suffix in (".mp4", ".mkv", ".mov"):
-        write_video(options.output, frames, rate)
+        write_video(options.output, frames, about["size"], rate)
     else:
         write_pngs(options.output, frames)
     print(f"{options.output} is ready: {len(landmarks)} frames.")
