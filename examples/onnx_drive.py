@@ -56,14 +56,14 @@ def heatmaps(landmarks, about):
     return result
 
 
-def drive(session, about, landmarks, batch_size=4):
+def drive(session, about, landmarks, batch_size=1):
     """Frames of a puppet in the poses of consecutive landmarks.
 
     Args:
         session, about: See `open_puppet`.
         landmarks: Float32 `(n, points, 2)`, x to the right and y down, in [0, 1] of the puppet's
             crop.
-        batch_size: Frames computed at once.
+        batch_size: Frames computed at once; at 512 pixels each takes more than 1 GB.
 
     Yields:
         uint8 RGB `(s, s, 3)`.
@@ -139,7 +139,7 @@ def main(*arguments):
     parser.add_argument("puppet", help="an exported puppet, .onnx")
     parser.add_argument("landmarks", help="an .npz by vpgc landmarks")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".mp4, or a folder")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=1)
     options = parser.parse_args(arguments)
     if options.output.exists():
         sys.exit(f"{options.output} exists: choose another name.")
