@@ -56,14 +56,14 @@ def heatmaps(landmarks, about):
     return result
 
 
-def drive(session, about, landmarks, batch_size=4):
+def drive(session, about, landmarks, batch_size=1):
     """Frames of a puppet in the poses of consecutive landmarks.
 
     Args:
         session, about: See `open_puppet`.
         landmarks: Float32 `(n, points, 2)`, x to the right and y down, in [0, 1] of the puppet's
             crop.
-        batch_size: Frames computed at once.
+        batch_size: Frames computed at once; at 512 pixels each takes more than 1 GB.
 
     Yields:
         uint8 RGB `(s, s, 3)`.
@@ -119,7 +119,7 @@ def write_pngs(folder, frames):
         write_png(folder / f"{number:06}.png", frame)
 
 
-def write_video(path, frames, rate):
+def write_video(path, frames, size, rate):
     """Frames as H.264."""
     import av
 
@@ -128,8 +128,8 @@ def write_video(path, frames, rate):
         container.metadata["comment"] = "Synthetic: a keras_vpgc puppet."
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        stream.width = stream.height = size
         for frame in frames:
-            stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
@@ -139,7 +139,7 @@ def main(*arguments):
     parser.add_argument("puppet", help="an exported puppet, .onnx")
     parser.add_argument("landmarks", help="an .npz by vpgc landmarks")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".mp4, or a folder")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=1)
     options = parser.parse_args(arguments)
     if options.output.exists():
         sys.exit(f"{options.output} exists: choose another name.")
@@ -147,7 +147,7 @@ def main(*arguments):
     landmarks, rate = read_landmarks(options.landmarks, about)
     frames = drive(session, about, landmarks, options.batch_size)
     if options.output.suffix in (".mp4", ".mkv", ".mov"):
-        write_video(options.output, frames, rate)
+        write_video(options.output, frames, about["size"], rate)
     else:
         write_pngs(options.output, frames)
     print(f"{options.output} is ready: {len(landmarks)} frames.")

@@ -1,5 +1,6 @@
 """From a puppet to a file that runs without Keras."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.export import formats
 from keras_vpgc.export.graph import INPUTS, PIXELS
+from keras_vpgc.reenactment.puppet import puppet_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +86,8 @@ def export_puppet(
             raise VPGCError(f"There is no {name} {value!r}: choose one of {', '.join(known)}.")
     chosen = formats.find(format)
     given = isinstance(puppet, str | os.PathLike)
+    if given:
+        puppet_file(puppet)
     output = _target(puppet if given else None, output, chosen)
     _check_target(output, chosen, overwrite)
     check_writable(output)
@@ -175,7 +179,7 @@ def _in_process(backend, request):
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                if pipe:
+                with contextlib.suppress(OSError):  # of what was never read
                     pipe.close()
         if not line:
             log.seek(0)

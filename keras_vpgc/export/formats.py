@@ -97,7 +97,8 @@ def write(name: str, model, path, metadata: str) -> None:
 
         onnx = path.with_suffix(".onnx")
         backend.write_export(model, "onnx", onnx, metadata)
-        converted = openvino.convert_model(onnx)
+        # Not by `convert_model`, which reports its use to the publisher.
+        converted = openvino.Core().read_model(onnx)
         converted.set_rt_info(metadata, ["keras_vpgc"])
         openvino.save_model(converted, path, compress_to_fp16=False)
         del converted  # it reads the weights from the file

@@ -74,16 +74,7 @@ class Puppet:
             VPGCError: if there is none, or it is of another schema version.
         """
         _check_precision(precision)
-        path = Path(path)
-        if path.is_dir():
-            if not (path / "puppet.keras").exists():
-                raise VPGCError(
-                    f"{path} holds no puppet.keras: finish the training by vpgc train, or give the "
-                    "file itself."
-                )
-            path = path / "puppet.keras"
-        if not path.is_file():
-            raise VPGCError(f"There is no puppet {path}: check the path.")
+        path = puppet_file(path)
         model = load_model(path)
         if not isinstance(model, (PortraitReenactor, DirectMapping)):
             raise VPGCError(
@@ -267,6 +258,21 @@ class Puppet:
     def _chosen(self, points):
         """The puppet's landmark set of all of the tracker's points."""
         return landmark_sets.landmarks(points, self.model.landmark_set)
+
+
+def puppet_file(path) -> Path:
+    """The `puppet.keras` that a path means, a file or a run folder; or a `VPGCError`."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "puppet.keras").exists():
+            raise VPGCError(
+                f"{path} holds no puppet.keras: finish the training by vpgc train, or give the "
+                "file itself."
+            )
+        path = path / "puppet.keras"
+    if not path.is_file():
+        raise VPGCError(f"There is no puppet {path}: check the path.")
+    return path
 
 
 def load_model(path) -> keras.Model:

@@ -1,25 +1,39 @@
+import json
+
+import keras
 import numpy as np
 import pytest
 
+import keras_vpgc
+from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.models import DirectMapping
 from tests.cli.test_cli import refused, vpgc  # noqa: F401
 
 pytestmark = pytest.mark.once
 
 
-def test_a_puppet_is_exported_beside_itself(vpgc, run, tmp_path):  # noqa: F811
-    import keras_vpgc
-
+def test_a_puppet_is_exported_beside_itself(vpgc, run, portrait, tmp_path):  # noqa: F811
     model = DirectMapping(
-        image_size=32, context=1, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
+        image_size=32, context=3, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
         driver_multipliers=(1, 2), num_blocks=1, latent_dim=16, norm_groups=4, attention_sizes=(),
-        metadata={**keras_vpgc.load(run).metadata, "size": 32}, dtype="float32",
+        metadata={**keras_vpgc.load(run).metadata, "size": 32, "context_mode": "causal"},
+        dtype="float32",
     )  # fmt: skip
     model.save(tmp_path / "direct.keras")
     code, out, _ = vpgc("export", tmp_path / "direct.keras", "--format", "torch")
-    assert code == 0 and (tmp_path / "direct.pt2").exists()
-    assert "float32 landmarks (batch, 1, 68, 2) -> uint8 images (batch, 32, 32, 3)" in out
+    assert code == 0
+    assert "float32 landmarks (batch, 3, 68, 2) -> uint8 images (batch, 32, 32, 3)" in out
     assert "PyTorch and Keras differ by" in out and "direct.pt2 is ready." in out
+    torch = pytest.importorskip("torch")
+    extra = {"keras_vpgc": ""}
+    module = torch.export.load(tmp_path / "direct.pt2", extra_files=extra).module()
+    assert json.loads(extra["keras_vpgc"])["context_offsets"] == [-2, -1, 0]
+    windows = portrait.landmarks[context_indices(3, 3, "causal")].astype("float32")
+    for batch in (windows[:1], windows):
+        images = keras.ops.convert_to_numpy(model(batch))
+        wanted = np.clip((images + 1) * 127.5, 0, 255)
+        found = module(torch.from_numpy(batch)).numpy()
+        assert found.dtype == np.uint8 and np.abs(found - wanted).max() <= 0.55
     refused(vpgc("export", tmp_path / "direct.keras", "--format", "torch"), "exists", "--overwrite")
     refused(vpgc("export", run, "--format", "caffe"), "no format 'caffe'", "onnx, openvino")
 

@@ -18,21 +18,39 @@ from keras_vpgc.models import PortraitReenactor
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def build(metadata):
+    """A puppet of few layers, whose number is what takes time, with random weights."""
+    return PortraitReenactor(
+        image_size=32, context=3, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
+        driver_multipliers=(1, 2), num_blocks=1, latent_dim=16, norm_groups=4,
+        attention_sizes=(16,), codes_per_cell=8, transformer_blocks=1, transformer_heads=2,
+        transformer_mlp_units=16, metadata={**metadata, "size": 32}, dtype="float32",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def puppet(run):
-    return keras_vpgc.load(run, precision="float32")
+def path(run, tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("small") / "small.keras"
+    build(keras_vpgc.load(run).metadata).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def puppet(path):
+    return keras_vpgc.load(path, precision="float32")
 
 
 @pytest.fixture(scope="module")
 def windows(portrait):
-    """Real landmarks, five windows of a context of 7."""
-    return portrait.landmarks[context_indices(5, 7)].astype("float32")
+    """Real landmarks, five windows of a context of 3."""
+    return portrait.landmarks[context_indices(5, 3)].astype("float32")
 
 
 @pytest.fixture(scope="module")
-def onnx(run, tmp_path_factory):
+def onnx(path, tmp_path_factory):
     """The puppet as ONNX, exported with this backend as the caller."""
-    return export_puppet(run, tmp_path_factory.mktemp("onnx") / "me.onnx")
+    return export_puppet(path, tmp_path_factory.mktemp("onnx") / "me.onnx")
 
 
 def of_keras(puppet, windows):
@@ -55,11 +73,11 @@ def test_onnx_shows_what_keras_shows_in_any_batch(onnx, puppet, windows):
     (entry,), (images,) = session.get_inputs(), session.get_outputs()
     assert (entry.name, entry.shape, entry.type) == (
         "landmarks",
-        ["batch", 7, 68, 2],
+        ["batch", 3, 68, 2],
         "tensor(float)",
     )
     assert (images.name, images.shape, images.type) == (
-        "images", ["batch", 64, 64, 3], "tensor(uint8)",
+        "images", ["batch", 32, 32, 3], "tensor(uint8)",
     )  # fmt: skip
     for batch in (windows[:1], windows[1:3], windows):
         close(session.run(None, {"landmarks": batch})[0], puppet, batch)
@@ -83,9 +101,9 @@ def test_metadata_tells_a_driver_all(onnx, puppet, portrait):
     held = onnxruntime.InferenceSession(onnx.path).get_modelmeta().custom_metadata_map
     about = json.loads(held["keras_vpgc"])
     assert about == onnx.description
-    assert about["size"] == 64 and about["frame_rate"] == 25
-    assert about["context"] == 7 and about["context_mode"] == "centered"
-    assert about["context_offsets"] == [-3, -2, -1, 0, 1, 2, 3]
+    assert about["size"] == 32 and about["frame_rate"] == 25
+    assert about["context"] == 3 and about["context_mode"] == "centered"
+    assert about["context_offsets"] == [-1, 0, 1]
     assert about["landmark_set"] == "ibug-68" and about["line_width"] == 1
     assert about["contours"][0] == [list(range(17)), False] and len(about["contours"]) == 9
     assert about["metadata"] == puppet.metadata
@@ -99,31 +117,10 @@ def test_metadata_without_a_person():
     assert neutral_landmarks({"frame_rate": 25}) is None
 
 
-@pytest.fixture(scope="module")
-def small(puppet, tmp_path_factory):
-    """A causal puppet of few layers, random weights: what takes time is their number."""
-    model = PortraitReenactor(
-        image_size=32, context=3, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
-        driver_multipliers=(1, 2), num_blocks=1, latent_dim=16, norm_groups=4, attention_sizes=(),
-        codes_per_cell=8, transformer_blocks=1, transformer_heads=2, transformer_mlp_units=16,
-        metadata={**puppet.metadata, "context_mode": "causal"}, dtype="float32",
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("small") / "small.keras"
-    model.save(path)
-    return keras_vpgc.load(path, precision="float32"), path
-
-
-@pytest.fixture
-def batches(portrait):
-    windows = portrait.landmarks[context_indices(3, 3, "causal")].astype("float32")
-    return windows[:1], windows
-
-
 @pytest.mark.once
-def test_openvino(small, batches, tmp_path):
+def test_openvino(puppet, path, windows, tmp_path):
     import openvino
 
-    puppet, path = small
     done = export_puppet(path, tmp_path / "me.xml", "openvino", inputs="heatmaps", pixels="float")
     assert [f.name for f in done.files] == ["me.bin", "me.xml"]
     assert sorted(f.name for f in tmp_path.iterdir()) == ["me.bin", "me.xml"]
@@ -131,9 +128,8 @@ def test_openvino(small, batches, tmp_path):
     model = openvino.Core().read_model(done.path)
     assert json.loads(model.get_rt_info(["keras_vpgc"]).astype(str)) == done.description
     assert done.description["input"]["shape"] == ["batch", 32, 32, 3]
-    assert done.description["context_offsets"] == [-2, -1, 0]
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for batch in batches:
+    for batch in (windows[:1], windows[:3]):
         drawn = keras.ops.convert_to_numpy(puppet.model.heatmap(batch))
         images = compiled({"heatmaps": drawn})["images"]
         assert images.dtype == np.float32 and np.abs(images).max() <= 1
@@ -141,21 +137,19 @@ def test_openvino(small, batches, tmp_path):
 
 
 @pytest.mark.once
-def test_litert(small, batches, tmp_path):
+def test_litert(puppet, path, windows, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
-    puppet, path = small
     done = export_puppet(path, tmp_path / "me.tflite", "litert")
     assert json.loads((tmp_path / "me.json").read_text()) == done.description
     run = Interpreter(str(done.path)).get_signature_runner("serving_default")
-    for batch in batches:
+    for batch in (windows[:1], windows[:3]):
         close(run(landmarks=batch)["images"], puppet, batch)
 
 
 @pytest.mark.once
-def test_saved_model(small, batches, tmp_path):
+def test_saved_model(puppet, path, windows, tmp_path):
     tf = pytest.importorskip("tensorflow")
-    puppet, _ = small
     (tmp_path / "me").mkdir()
     (tmp_path / "me" / "saved_model.pb").write_text("a former one")
     with pytest.raises(VPGCError, match="me exists: choose another name, or --overwrite"):
@@ -164,26 +158,14 @@ def test_saved_model(small, batches, tmp_path):
     held = (tmp_path / "me" / "assets.extra" / "keras_vpgc.json").read_text()
     assert json.loads(held) == done.description
     run = tf.saved_model.load(str(done.path)).signatures["serving_default"]
-    for batch in batches:
+    for batch in (windows[:1], windows[:3]):
         close(run(landmarks=tf.constant(batch))["images"].numpy(), puppet, batch)
     assert [f.name for f in tmp_path.iterdir()] == ["me"]
 
 
 @pytest.mark.once
-def test_torch(small, batches, tmp_path):
-    torch = pytest.importorskip("torch")
-    puppet, path = small
-    done = export_puppet(path, tmp_path / "me.pt2", "torch")
-    extra = {"keras_vpgc": ""}
-    module = torch.export.load(done.path, extra_files=extra).module()
-    assert json.loads(extra["keras_vpgc"]) == done.description
-    for batch in batches:
-        close(module(torch.from_numpy(batch)).numpy(), puppet, batch)
-
-
-@pytest.mark.once
-def test_what_cannot_be_exported_leaves_nothing(run, tmp_path, monkeypatch):
-    def refused(message, puppet=run, output="x.onnx", format="onnx", **settings):
+def test_what_cannot_be_exported_leaves_nothing(path, tmp_path, monkeypatch):
+    def refused(message, puppet=path, output="x.onnx", format="onnx", **settings):
         with pytest.raises(VPGCError, match=message) as error:
             export_puppet(puppet, tmp_path / "out" / output, format, **settings)
         assert "\n" not in str(error.value)
@@ -193,7 +175,7 @@ def test_what_cannot_be_exported_leaves_nothing(run, tmp_path, monkeypatch):
     refused("no type of pixels 'int8': choose one of uint8, float", pixels="int8")
     refused("x.tflite is no name for this format: let it end in .onnx", output="x.tflite")
     refused("There is no puppet", puppet=tmp_path / "gone.keras")
-    whole = (run / "puppet.keras").read_bytes()
+    whole = path.read_bytes()
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
     refused("cut.keras cannot be loaded as a Keras model", puppet=tmp_path / "cut.keras")
     monkeypatch.setattr(exporter.sys, "executable", shutil.which("false"))
@@ -212,18 +194,18 @@ def test_what_cannot_be_exported_leaves_nothing(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.once
-def test_what_exists_is_kept(run, tmp_path):
+def test_what_exists_is_kept(path, tmp_path):
     (tmp_path / "me.onnx").write_text("mine")
     with pytest.raises(VPGCError, match="me.onnx exists: choose another name, or --overwrite"):
-        export_puppet(run, tmp_path / "me.onnx")
+        export_puppet(path, tmp_path / "me.onnx")
     # Weights and metadata beside the file too.
     (tmp_path / "me.bin").write_text("mine")
     with pytest.raises(VPGCError, match="me.bin exists"):
-        export_puppet(run, tmp_path / "me.xml", "openvino")
+        export_puppet(path, tmp_path / "me.xml", "openvino")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "letter.txt").write_text("mine")
     with pytest.raises(VPGCError, match="is a folder of other things"):
-        export_puppet(run, tmp_path / "folder", "saved_model", overwrite=True)
+        export_puppet(path, tmp_path / "folder", "saved_model", overwrite=True)
     assert (tmp_path / "me.onnx").read_text() == (tmp_path / "me.bin").read_text() == "mine"
     assert (tmp_path / "folder" / "letter.txt").exists()
 
@@ -240,17 +222,17 @@ def test_a_file_that_shows_something_else_is_refused(puppet, windows):
 
     def one_pixel_off(batch):
         images = by_keras(batch).astype("int")
-        images[-1, 40, 20, 1] += 3 if images[-1, 40, 20, 1] < 128 else -3
+        images[-1, 20, 10, 1] += 3 if images[-1, 20, 10, 1] < 128 else -3
         return images.astype("uint8")
 
     with pytest.raises(VPGCError, match="differs by [34] grey levels .* nothing was written"):
         compare(puppet.model, "landmarks", "uint8", one_pixel_off)
     with pytest.raises(
-        VPGCError, match=r"gives uint8 \(1, 64, 64, 3\) where Keras gives uint8 \(3"
+        VPGCError, match=r"gives uint8 \(1, 32, 32, 3\) where Keras gives uint8 \(3"
     ):
         compare(puppet.model, "landmarks", "uint8", lambda batch: by_keras(batch[:1]))
     with pytest.raises(VPGCError, match="differs by nan"):
-        nothing = np.full((9, 64, 64, 3), np.nan, "float32")
+        nothing = np.full((9, 32, 32, 3), np.nan, "float32")
         compare(puppet.model, "landmarks", "float", lambda batch: nothing[: len(batch)])
 
 
@@ -281,7 +263,9 @@ def test_example_drives_without_keras(onnx, puppet, portrait, tmp_path):
     assert np.abs(frames.astype("int") - wanted).max() <= 1
     assert video.probe(tmp_path / "driven.mp4").frame_rate == 25
     compressed = np.stack(list(video.read_frames(tmp_path / "driven.mp4")))
-    assert np.abs(compressed.astype("int") - wanted).mean() < 6
+    # Random weights show noise, whose colours no video keeps.
+    grey = [x.mean(-1).ravel() for x in (compressed, wanted)]
+    assert compressed.shape == wanted.shape and np.corrcoef(grey)[0, 1] > 0.9
 
 
 @pytest.mark.once
@@ -293,5 +277,16 @@ def test_example_draws_the_puppets_heatmaps(onnx, puppet, portrait):
     wanted = keras.ops.convert_to_numpy(puppet.model.heatmap(landmarks[None]))[0]
     np.testing.assert_allclose(drawn, np.moveaxis(wanted, -1, 0), atol=1e-3)
     np.testing.assert_array_equal(
-        windows(landmarks, onnx.description), landmarks[context_indices(4, 7)]
+        windows(landmarks, onnx.description), landmarks[context_indices(4, 3)]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", formats.FORMATS)
+def test_a_trained_puppet_in_each_format(format, run, portrait, tmp_path):
+    done = export_puppet(run, tmp_path / f"me{formats.FORMATS[format].suffix}", format)
+    assert done.largest <= 1 and done.mean < 0.01
+    puppet = keras_vpgc.load(run, precision="float32")
+    if format == "onnx":
+        batch = portrait.landmarks[context_indices(2, 7)].astype("float32")
+        close(formats.read(format, done.path)(batch), puppet, batch)
