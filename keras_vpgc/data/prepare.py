@@ -718,10 +718,12 @@ def _check_place(source, output):
 
 
 def check_number(name, value, unit, above=None) -> None:
-    """Refuse a number that is not above 0 (or `above`), or not finite."""
-    low = -1 if above is None else above
-    if value is not None and not low < value < float("inf"):
-        raise VPGCError(f"{name} = {value:g} is impossible: give {unit} above 0.")
+    """Refuse a number below 0, or not above `above`, or not finite."""
+    if value is None or (value >= 0 and (above is None or value > above) and value < float("inf")):
+        return
+    raise VPGCError(
+        f"{name} = {value:g} is impossible: give {unit}{' above 0' if above == 0 else ', 0 or more'}."
+    )
 
 
 def _check_workers(workers):

@@ -1,6 +1,5 @@
 """The sound of a video, for another that shows the same seconds."""
 
-import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -141,6 +140,9 @@ def _samples(container, stream, start):
     have = 0
     place = None  # of the next sample, counted from `start`
     for decoded in _decoded(container):
+        if decoded is None:
+            place = None
+            continue
         if decoded.time is None:
             continue
         now = round((decoded.time - start) * rate)
@@ -161,9 +163,11 @@ def _samples(container, stream, start):
 
 
 def _decoded(container):
-    """The frames of sound that can be decoded."""
+    """The frames of sound that can be decoded, and `None` for a packet that cannot."""
     import av
 
     for packet in container.demux(audio=0):
-        with contextlib.suppress(av.FFmpegError):
+        try:
             yield from packet.decode()
+        except av.FFmpegError:
+            yield None
