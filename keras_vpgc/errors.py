@@ -52,6 +52,28 @@ def missing_extra(package: str, extra: str) -> VPGCError:
     return VPGCError(f'{package} is needed for this: pip install "keras_vpgc[{extra}]".')
 
 
+def import_cv2():
+    """OpenCV, which is optional.
+
+    Returns:
+        The module `cv2`.
+
+    Raises:
+        VPGCError: if it is not installed.
+
+    Example:
+
+    ```python
+    cv2 = import_cv2()
+    ```
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise missing_extra("opencv-contrib-python", "video") from None
+    return cv2
+
+
 @contextlib.contextmanager
 def writing(target, instead: str = ELSEWHERE, full: str = AGAIN):
     """Full disks and read-only places in a sentence that names the target.

@@ -53,8 +53,11 @@ def command(
         int | None,
         typer.Option(min=0, help="Frames to wait for: smoother, later. Default: 0 live, else all."),
     ] = None,
-    no_face: Annotated[
-        str, typer.Option(help="Frames without a face: hold, fade (to rest) or skip.")
+    missing: Annotated[
+        str,
+        typer.Option(
+            help="Frames without a face: hold the last pose, fade to the puppet at rest, or skip."
+        ),
     ] = "hold",
     start: Annotated[
         str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
@@ -73,7 +76,21 @@ def command(
     ] = True,
     mark: Annotated[
         str | None,
-        typer.Option(help="Words to draw in a corner of recordings, such as synthetic."),
+        typer.Option(
+            help="Words to draw in a corner of recordings and of the virtual camera, such as "
+            "synthetic."
+        ),
+    ] = None,
+    invisible_mark: Annotated[
+        bool,
+        typer.Option("--invisible-mark", help="Hide a mark there that vpgc verify finds."),
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="Your C2PA certificate chain, PEM (or KERAS_VPGC_CERTIFICATE)."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Its private key, PEM (or KERAS_VPGC_KEY).")
     ] = None,
 ):
     """Drive a puppet by a camera, in a window.
@@ -103,7 +120,13 @@ def command(
             every_frame=every_frame,
             precision=precision,
             overwrite=overwrite,
-            provenance=Provenance(enabled=provenance, mark=mark),
+            provenance=Provenance(
+                enabled=provenance,
+                mark=mark,
+                invisible=invisible_mark,
+                certificate=certificate,
+                key=key,
+            ),
             say=lambda line: typer.echo(line, err=line.count("\n") == 0),
             retargeting=retargeting,
             motion=motion,
@@ -112,7 +135,7 @@ def command(
             calibration=calibration,
             filter=filter,
             lookahead=lookahead,
-            no_face=no_face,
+            missing=missing,
             workers=workers,
             start=None if start is None else parse_time(start),
             end=None if end is None else parse_time(end),

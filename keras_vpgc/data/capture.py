@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_vpgc.data import video
 from keras_vpgc.data.prepare import frame_range
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, import_cv2
 
 # A clip that is played and falls behind by more seconds than this goes on from there.
 MAX_LAG = 0.5
@@ -50,7 +50,7 @@ class Camera:
         height: int | None = None,
         frame_rate: float | None = None,
     ):
-        cv2 = _cv2()
+        cv2 = import_cv2()
         self.name = f"Camera {number}"
         self.waited = 0.0
         with video._quiet():
@@ -89,7 +89,7 @@ class Camera:
         Raises:
             VPGCError: if the camera gives no more of them.
         """
-        cv2 = _cv2()
+        cv2 = import_cv2()
         count, failures, first = 0, 0, None
         while True:
             began = time.perf_counter()
@@ -164,11 +164,3 @@ class Clip:
                 elif early < -MAX_LAG:
                     begin = now - second
             yield picture, second
-
-
-def _cv2():
-    try:
-        import cv2
-    except ImportError:
-        raise missing_extra("opencv-contrib-python", "video") from None
-    return cv2

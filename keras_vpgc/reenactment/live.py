@@ -2,26 +2,31 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import queue
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_vpgc import assets
 from keras_vpgc.data import video
 from keras_vpgc.data.capture import Camera, Clip
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, import_cv2, missing_extra
 from keras_vpgc.reenactment.pipeline import StageTimes, Statistics
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.visualization.sheets import write
 
 TITLE = "vpgc live"
+# What the recordings are called that a key begins.
+RECORDING = "live-{}.mp4"
 # Least side of the puppet in the window, in pixels.
 WINDOW_SIDE = 512
 # Part of the window's height that the driving picture takes in its corner.
@@ -79,10 +84,12 @@ def live(
         every_frame: Show every frame of a driving video, as fast as it goes.
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing recording?
-        provenance: How recordings say that they are synthetic; default: by metadata and a manifest.
+        provenance: How recordings say that they are synthetic, those that a key begins too; what it
+            knows of the puppet, `driving_sha256` of a driving video and `composite` are filled in.
+            Its marks are drawn for the virtual camera too. Default: by metadata and a manifest.
         say: Is told what the user should know, a sentence each.
         **settings: Of `keras_vpgc.reenactment.stream.Stream`: `retargeting`, `motion`, `neutral`,
-            `guard`, `calibration`, `filter`, `lookahead`, `no_face`, `workers`, `start`, `end`,
+            `guard`, `calibration`, `filter`, `lookahead`, `missing`, `workers`, `start`, `end`,
             `tracker_model`.
 
     Returns:
@@ -108,10 +115,10 @@ def live(
     provenance = provenance or Provenance()
     if record is not None:
         video.check_target(record, overwrite)
-        provenance.check(record)
         if driving is not None and Path(record).exists() and Path(record).samefile(driving):
             raise VPGCError(f"{record} is the driving video itself: choose another recording.")
     shown = _choose_window(window, record is not None or virtual_camera, say)
+    _check_provenance(provenance, record, shown, virtual_camera)
     if not isinstance(puppet, Puppet):
         puppet = Puppet.load(puppet, precision or "auto")
     elif precision is not None:
@@ -122,17 +129,15 @@ def live(
     if driving is not None:
         start, end = settings.pop("start", None), settings.pop("end", None)
         source: Any = Clip(driving, start, end, live=not every_frame)
+        if record is not None or shown:
+            provenance = dataclasses.replace(provenance, driving_sha256=assets.sha256(driving))
     elif camera is None or isinstance(camera, int | str):
-        source = Camera(0 if camera is None else camera)
+        # The stream opens it after all else is checked, and lets it go.
+        source = functools.partial(Camera, 0 if camera is None else camera)
     else:
         source = camera
-    try:
-        stream = puppet.stream(source, **settings)
-    except BaseException:
-        if isinstance(source, Camera) and source is not camera:
-            source.close()
-        raise
     provenance = dataclasses.replace(provenance, puppet=puppet, composite=side_by_side)
+    stream = puppet.stream(source, **settings)
     session = _Session(stream, side_by_side, overwrite, provenance, say)
     error: BaseException | None = None
     try:
@@ -146,8 +151,6 @@ def live(
     finally:
         stream.close()
         session.close(error)
-        if isinstance(source, Camera) and source is not camera:
-            source.close()
     if error is not None:
         if session.frames:
             say(str(session.stats()))
@@ -174,7 +177,7 @@ class _Session:
         if virtual_camera:
             size = self.stream.puppet.size
             shape = (size, size * (1 + self.beside))
-            self.camera = _VirtualCamera(shape, self.stream.frame_rate)
+            self.camera = _VirtualCamera(shape, self.stream.frame_rate, self.provenance.frame)
         if record is not None:
             self.record_path = Path(record)
             self._record()
@@ -187,8 +190,13 @@ class _Session:
                 frame = self.stream.read(PATIENCE if self.window else None)
                 if frame is not None:
                     self._show(frame)
-                if self.window and not self._keys():
-                    return
+                if self.window:
+                    # OpenCV paints while it waits for a key.
+                    key = self.window.key()
+                    if frame is not None:
+                        self._measure(frame)
+                    if not self._obey(key):
+                        return
 
     def stats(self) -> Statistics:
         stats = self.stream.stats()
@@ -225,13 +233,17 @@ class _Session:
                 recording=self.recorder is not None,
                 calibrating=self.stream.calibrating,
             )
-            shown = time.perf_counter()
-            self.on_screen.add(shown - frame.captured)
-            self.window.measured(shown, shown - frame.captured)
 
-    def _keys(self) -> bool:
+    def _measure(self, frame):
+        """The frame has been painted."""
         assert self.window
-        key = self.window.key()
+        shown = time.perf_counter()
+        self.on_screen.add(shown - frame.captured)
+        self.window.measured(shown, shown - frame.captured)
+
+    def _obey(self, key) -> bool:
+        """Do what a key says; go on?"""
+        assert self.window
         if key in ("q", "\x1b") or self.window.gone():
             return False
         if key == "n":
@@ -260,7 +272,7 @@ class _Session:
         return True
 
     def _record(self):
-        first = self.record_path or Path(time.strftime("live-%Y%m%d-%H%M%S.mp4"))
+        first = self.record_path or Path(RECORDING.format(time.strftime("%Y%m%d-%H%M%S")))
         path, number = first, 1
         # What this session has recorded is not replaced by its next recording.
         while str(path) in self.recordings or (number > 1 and path.exists()):
@@ -376,7 +388,7 @@ class _Window:
     """The preview, by OpenCV."""
 
     def __init__(self):
-        self.cv2 = _cv2()
+        self.cv2 = import_cv2()
         with video._quiet():
             flags = self.cv2.WINDOW_NORMAL | self.cv2.WINDOW_KEEPRATIO | self.cv2.WINDOW_GUI_NORMAL
             self.cv2.namedWindow(TITLE, flags)
@@ -485,14 +497,21 @@ def fitted(picture, side: int) -> np.ndarray:
 
 
 class _VirtualCamera:
-    """A camera for other programs."""
+    """A camera for other programs.
 
-    def __init__(self, shape, frame_rate):
+    Args:
+        shape: Height and width.
+        frame_rate: Frames a second.
+        mark: From an image to the marked one.
+    """
+
+    def __init__(self, shape, frame_rate, mark):
         try:
             import pyvirtualcam
         except ImportError:
             raise missing_extra("pyvirtualcam", "live") from None
         self.height, self.width = shape
+        self._mark = mark
         try:
             self._camera = pyvirtualcam.Camera(self.width, self.height, max(1, round(frame_rate)))
         except (RuntimeError, ValueError, OSError) as error:
@@ -503,13 +522,24 @@ class _VirtualCamera:
 
     def send(self, alone, composed):
         """The image of the size that the camera began with."""
-        wide = composed if composed.shape[1] == self.width else alone
+        wide = self._mark(composed if composed.shape[1] == self.width else alone)
         if wide.shape[1] != self.width:
             wide = np.pad(wide, ((0, 0), (0, self.width - wide.shape[1]), (0, 0)))
         self._camera.send(np.ascontiguousarray(wide))
 
     def close(self):
         self._camera.close()
+
+
+def _check_provenance(provenance, record, shown, virtual_camera):
+    """Say or refuse once, before the work, what recordings will lack; a key may begin them too."""
+    if record is not None or shown:
+        provenance.check(RECORDING.format("*") if record is None else record)
+    elif virtual_camera and (provenance.mark is not None or provenance.invisible):
+        # Of no file anything needs to be said, but marks must be such that can be drawn.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            provenance.check(RECORDING.format("*"))
 
 
 def _choose_window(window, other, say) -> bool:
@@ -532,7 +562,7 @@ def _may_have_display() -> bool:
 
 def _no_window() -> str | None:
     """Why no window can be opened, or `None`."""
-    _cv2()
+    import_cv2()
     if not _may_have_display():
         return "There is no display for a window (DISPLAY is not set)"
     # Without a display that answers, Qt ends the whole process.
@@ -546,11 +576,3 @@ def _no_window() -> str | None:
     if b"not implemented" in done.stderr:
         return "The installed OpenCV is a headless one, which has no windows"
     return "There is no display that OpenCV can open a window on"
-
-
-def _cv2():
-    try:
-        import cv2
-    except ImportError:
-        raise missing_extra("opencv-contrib-python", "video") from None
-    return cv2

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_vpgc.data.crop import Crop
 from keras_vpgc.data.portrait import fill
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, import_cv2
 
 REGIONS = ("crop", "face")
 BLENDS = ("feather", "two-band", "none")
@@ -25,6 +25,8 @@ FEATHER = {"crop": 0.12, "face": 0.22}
 DETAIL = 0.5
 # Standard deviations in time of a place that follows a face, and of what is matched, in seconds.
 PLACE_WINDOW, MATCH_WINDOW = 0.12, 1.0
+# Deviations beyond which a compared frame counts for nothing: less than 1e-10 of the nearest one.
+REACH = 7.0
 # Seconds in which a face fades out before a gap of the track.
 FADE = 0.2
 # A step from frame to frame that no head makes: a part of the face's size, a ratio of sizes.
@@ -45,14 +47,6 @@ GRID, SPREAD, LONGEST, SHORTEST = 32, 5.0, 12.0, 0.25
 # Deviation of the windows of optical flow in pixels; mean squared slopes in grey levels that steady
 # it, and that let it count half.
 WINDOW, RIDGE, UNSURE = 3.0, 2.0, 4.0
-
-
-def _cv2():
-    try:
-        import cv2
-    except ImportError as error:
-        raise missing_extra("opencv-contrib-python", "video") from error
-    return cv2
 
 
 @dataclass(frozen=True)
@@ -236,7 +230,7 @@ class ColourMatch:
 
     def __call__(self, number: int, image) -> np.ndarray:
         """The picture uint8 RGB `(s, s, 3)` in the colours of frame `number`."""
-        cv2 = _cv2()
+        cv2 = import_cv2()
         gain, shift = self.gain[number], self.shift[number]
         if np.allclose(gain, 1, atol=1e-4) and np.allclose(shift, 0, atol=1e-3):
             return image
@@ -252,16 +246,18 @@ class RimMatch:
     Attributes:
         shift: Float32 `(m, 32, 32, 3)`: for the compared frames, shifts over the picture in its
             sides, times their weight, and the weight.
-        weight: Float32 `(n, m)`, how much each of them counts in each frame.
+        index: Int32 `(n, k)`, those of them that count in each frame.
+        weight: Float32 `(n, k)`, how much.
     """
 
     shift: np.ndarray
+    index: np.ndarray
     weight: np.ndarray
 
     def __call__(self, number: int, size: int) -> np.ndarray:
         """Shifts of frame `number` in pixels, float32 `(size, size, 2)`."""
-        cv2 = _cv2()
-        pooled = np.tensordot(self.weight[number], self.shift, 1)
+        cv2 = import_cv2()
+        pooled = np.tensordot(self.weight[number], self.shift[self.index[number]], 1)
         shift = pooled[..., :2] * SMALL / np.maximum(pooled[..., 2:], 1e-6)
         length = np.maximum(np.linalg.norm(shift, axis=-1, keepdims=True), 1e-9)
         # Steps below a quarter of a pixel are the estimate's own noise.
@@ -306,10 +302,11 @@ def match(pairs: Iterable, numbers, times) -> tuple[ColourMatch, RimMatch]:
             be compared: float `(128, 128, 3)` RGB in [0, 255] twice and `(128, 128)` in [0, 1]; see
             `PasteBack.compared`.
         numbers: Int `(m,)`, the frames that these come from, see `key_frames`.
-        times: Float `(n,)`, seconds of all frames.
+        times: Float `(n,)`, seconds of all frames, rising.
 
     Returns:
-        A `ColourMatch` and a `RimMatch` of n frames.
+        A `ColourMatch` and a `RimMatch` of n frames. They grow with the length of the clip, not
+        with its square.
 
     Example:
 
@@ -328,28 +325,52 @@ def match(pairs: Iterable, numbers, times) -> tuple[ColourMatch, RimMatch]:
         moments.append(_moments(*pair))
         shifts.append(_shifts(*pair))
     keys = times[np.asarray(numbers, int)]
-    nearest = np.abs(times[:, None] - keys).min(axis=1, keepdims=True)
-    # Only differences of weights count: far from all keys the nearest one is taken.
-    weight = np.exp(((nearest**2) - (times[:, None] - keys) ** 2) / (2 * MATCH_WINDOW**2))
+    index, weight = _weights(times, keys)
     weight /= weight.sum(axis=1, keepdims=True)
-    rim = RimMatch(np.array(shifts, "float32"), weight.astype("float32"))
+    rim = RimMatch(np.array(shifts, "float32"), index, weight.astype("float32"))
     values = np.array(moments, "float64")
     usable = values[:, 0] > 0
     if not usable.any():
         same = np.ones((len(times), 3), "float32")
         return ColourMatch(same, np.zeros_like(same)), rim
-    weight = weight[:, usable] * values[usable, 0] + 1e-300
+    values = values[usable]
+    index, weight = _weights(times, keys[usable])
+    weight *= values[index, 0]
     weight /= weight.sum(axis=1, keepdims=True)
-    mean_x, mean_y, square_x, square_y = np.split(weight @ values[usable, 1:], 4, axis=1)
+    pooled = np.zeros((len(times), values.shape[1] - 1))
+    for column in range(index.shape[1]):
+        pooled += weight[:, column, None] * values[index[:, column], 1:]
+    mean_x, mean_y, square_x, square_y = np.split(pooled, 4, axis=1)
     spread_x, spread_y = square_x - mean_x**2, square_y - mean_y**2
     gain = np.sqrt((np.maximum(spread_y, 0) + TONE**2) / (np.maximum(spread_x, 0) + TONE**2))
     gain = np.clip(gain, *GAINS)
     return ColourMatch(gain.astype("float32"), (mean_y - gain * mean_x).astype("float32")), rim
 
 
+def _weights(times, keys):
+    """The keys that count at each time, int32 `(n, k)`, and their Gaussian weights, float64.
+
+    Relative to the nearest key, so that far from all keys the nearest one is taken.
+    """
+    place = np.searchsorted(keys, times)
+    last = len(keys) - 1
+    beside = keys[np.clip([place - 1, place], 0, last)]
+    nearest = np.abs(times - beside).min(axis=0)
+    # Nothing lies nearer than the nearest one: those that count stand side by side.
+    reach = np.sqrt(nearest**2 + (REACH * MATCH_WINDOW) ** 2)
+    first = np.searchsorted(keys, times - reach, "left")
+    stop = np.searchsorted(keys, times + reach, "right")
+    index = first[:, None] + np.arange((stop - first).max())
+    inside = index < stop[:, None]
+    index = np.minimum(index, last)
+    distance = times[:, None] - keys[index]
+    weight = np.exp((nearest[:, None] ** 2 - distance**2) / (2 * MATCH_WINDOW**2))
+    return index.astype("int32"), np.where(inside, weight, 0.0)
+
+
 def _shifts(picture, frame, region):
     """Shifts from the frame's lines to the picture's and how sure they are, `(32, 32, 3)`."""
-    cv2 = _cv2()
+    cv2 = import_cv2()
     # Along the axis on which the frame's colours differ most: skin, hair and walls can be equally
     # bright.
     colours = frame[region > 0.5].reshape(-1, 3)
@@ -387,7 +408,7 @@ def _shifts(picture, frame, region):
 
 
 def _moved(image, shift):
-    cv2 = _cv2()
+    cv2 = import_cv2()
     rows, columns = np.mgrid[: len(image), : len(image)].astype("float32")
     maps = columns + shift[..., 0], rows + shift[..., 1]
     return cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -398,7 +419,7 @@ def _step(picture, frame, known, shift):
 
     A ridge on the normal equations moves a line, along which nothing can be told, across itself.
     """
-    cv2 = _cv2()
+    cv2 = import_cv2()
     moved = _moved(picture, shift)
     middle, difference = (moved + frame) / 2, frame - moved
     x, y = (cv2.Sobel(middle, cv2.CV_32F, *k, scale=1 / 8) for k in ((1, 0), (0, 1)))
@@ -414,7 +435,7 @@ def _step(picture, frame, known, shift):
 
 def _moments(picture, frame, region):
     """Weight, means and mean squares of the pixels that belong together."""
-    cv2 = _cv2()
+    cv2 = import_cv2()
     x, y = (
         cv2.cvtColor(np.clip(v, 0, 255).astype("float32") / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
         for v in (picture, frame)
@@ -546,7 +567,7 @@ class PasteBack:
             The picture and the frame's part under it, float32 `(128, 128, 3)`, and the
             weights `(128, 128)`: 1 in the region, 0 outside of it and of the frame.
         """
-        cv2 = _cv2()
+        cv2 = import_cv2()
         self._check(image, frame)
         size = 2 * SMALL
         matrix = _pixels(self.placement.matrices[number], size)
@@ -606,7 +627,7 @@ class PasteBack:
     def _bent(self, number, image):
         if self.rim is None:
             return image
-        cv2 = _cv2()
+        cv2 = import_cv2()
         shift = self.rim(number, self.image_size) * self._bend
         if not shift.any():
             return image
@@ -615,7 +636,7 @@ class PasteBack:
         return cv2.remap(image, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
     def _resized(self, image, box):
-        cv2 = _cv2()
+        cv2 = import_cv2()
         crop = self.placement.crop
         x, y, side = int(crop.x), int(crop.y), int(crop.size)
         if side != self.image_size:
@@ -624,7 +645,7 @@ class PasteBack:
         return image[box[1] - y : box[3] - y, box[0] - x : box[2] - x]
 
     def _warped(self, number, image, box):
-        cv2 = _cv2()
+        cv2 = import_cv2()
         if self._reduced < self.image_size:
             image = cv2.resize(image, (self._reduced,) * 2, interpolation=cv2.INTER_AREA)
         matrix = _pixels(self.placement.matrices[number], len(image))
@@ -636,7 +657,7 @@ class PasteBack:
 
     def _moving(self, number, driven, seen):
         """Box and masks of a region that moves."""
-        cv2 = _cv2()
+        cv2 = import_cv2()
         matrix, (width, height) = self.placement.matrices[number], self.frame_size
         corners = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]) @ matrix.T
         if self.region == "face":
@@ -660,7 +681,7 @@ class PasteBack:
 
     def _soft(self, number, driven, seen, size):
         """Masks of details and tones over the picture, `size` pixels a side."""
-        cv2 = _cv2()
+        cv2 = import_cv2()
         if self.region == "crop":
             place = np.arange(size) + 0.5
             distance = _inside(
@@ -686,7 +707,7 @@ class PasteBack:
 
         `inset` is taken off all around, in sides of the picture.
         """
-        cv2 = _cv2()
+        cv2 = import_cv2()
         shapes = [_face_points(driven)]
         if seen is not None and np.isfinite(seen).all():
             matrix = self.placement.matrices[number]
@@ -708,7 +729,7 @@ class PasteBack:
 
     def _blended(self, picture, frame, detail, tone):
         """`frame + detail * (d - low(d)) + tone * low(d)` for the difference d of both."""
-        cv2 = _cv2()
+        cv2 = import_cv2()
         difference = cv2.subtract(picture, frame, dtype=cv2.CV_32F)
         mixed = difference * detail
         if self.blend == "two-band":
@@ -718,7 +739,7 @@ class PasteBack:
 
     def _low(self, difference, weight):
         """The tones of a difference: what the region holds of it, blurred by half a feather."""
-        cv2 = _cv2()
+        cv2 = import_cv2()
         height, width = difference.shape[:2]
         sigma = self.feather * self.placement.scale / 2
         if self.region == "face":

@@ -4,9 +4,9 @@ import numpy as np
 
 from keras_vpgc.data.smoothing import OneEuro
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.driving import MISSING
 
 FILTERS = ("one-euro", "off")
-NO_FACE = ("hold", "fade", "skip")
 # Seconds in which a face that is lost comes to rest.
 FADE = 1.0
 # Seconds in which the landmarks glide to a face that is back, or over to a new calibration.
@@ -21,11 +21,11 @@ class Steady:
     Args:
         rest: Float `(p, 2)`, the puppet's landmarks at rest: shown before the first face.
         filter: `"one-euro"`, `"off"`, or a `keras_vpgc.data.smoothing.OneEuro` of one's own.
-        no_face: `"hold"` the last landmarks; `"fade"` from them to rest within a second; or
-            `"skip"` such frames.
+        missing: Where there is no face, `"hold"` the last landmarks; `"fade"` from them to the
+            puppet at rest within a second; or `"skip"` such frames.
 
     Raises:
-        VPGCError: for another filter or policy.
+        VPGCError: for another filter, or another way with frames without a face.
 
     Example:
 
@@ -36,19 +36,19 @@ class Steady:
     ```
     """
 
-    def __init__(self, rest, filter: str | OneEuro = "off", no_face: str = "hold"):
+    def __init__(self, rest, filter: str | OneEuro = "off", missing: str = "hold"):
         if not isinstance(filter, OneEuro) and filter not in FILTERS:
             raise VPGCError(
                 f"There is no filter {filter!r}: choose one of {', '.join(FILTERS)}, or give a "
                 "OneEuro."
             )
-        if no_face not in NO_FACE:
+        if missing not in MISSING:
             raise VPGCError(
-                f"There is no policy {no_face!r} for frames without a face: choose one of "
-                f"{', '.join(NO_FACE)}."
+                f"There is no way {missing!r} with frames without a face: choose one of "
+                f"{', '.join(MISSING)}."
             )
         self.rest = np.asarray(rest, "float32")
-        self.no_face = no_face
+        self.missing = missing
         if isinstance(filter, OneEuro):
             self.filter: OneEuro | None = filter
             self.filter.reset()
@@ -57,7 +57,7 @@ class Steady:
         self._shown: np.ndarray | None = None
         self._face: np.ndarray | None = None
         self._seen = 0.0
-        self._missing = False
+        self._lost = False
         self._offset, self._from = np.zeros_like(self.rest), -np.inf
 
     def __call__(self, landmarks, second: float, jump=0.0):
@@ -73,27 +73,27 @@ class Steady:
             Float32 `(p, 2)`, or `None` for a frame to skip.
         """
         if landmarks is None:
-            self._missing = True
-            if self.no_face == "skip":
+            self._lost = True
+            if self.missing == "skip":
                 return None
             if self._face is None:
                 self._shown = self.rest
-            elif self.no_face == "fade":
+            elif self.missing == "fade":
                 share = _smooth((second - self._seen) / FADE)
                 self._shown = self._face + np.float32(share) * (self.rest - self._face)
             return self._shown
         landmarks = np.asarray(landmarks, "float32")
         left = self._left(second)
         if self.filter is not None:
-            if self._missing and second - self._seen > FORGET:
+            if self._lost and second - self._seen > FORGET:
                 self.filter.reset()
             self.filter.value = self.filter.value + jump
             landmarks = self.filter(landmarks, second).astype("float32")
-        if self._missing and self._shown is not None:
+        if self._lost and self._shown is not None:
             self._glide(self._shown - landmarks, second)
         elif np.any(jump):
             self._glide(left - np.asarray(jump, "float32"), second)
-        self._missing, self._seen = False, second
+        self._lost, self._seen = False, second
         self._face = self._shown = landmarks + self._left(second)
         return self._shown
 

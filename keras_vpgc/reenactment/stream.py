@@ -78,9 +78,11 @@ class Stream:
     Args:
         puppet: A `Puppet`.
         source: Number of a camera (0 is the first), path of a video, a
-            `keras_vpgc.data.capture.Camera` or `Clip`, or an iterable of uint8 RGB pictures
-            `(h, w, 3)` or of pairs of such and their seconds; an attribute `live` is its default
-            for that. `None`: landmarks are pushed.
+            `keras_vpgc.data.capture.Camera` or `Clip`, a function that opens a camera, or an
+            iterable of uint8 RGB pictures `(h, w, 3)` or of pairs of such and their seconds; an
+            attribute `live` is its default for that. A camera given by number or function is
+            opened after all else is checked, and let go at the end or on any error. `None`:
+            landmarks are pushed.
         live: Drop what is late, and play a video at its own pace?
         lookahead: Frames to wait for, from 0 to what the puppet sees ahead (3, or 0 with a causal
             context). Default: all where nothing is live, 0 for live sources.
@@ -94,7 +96,8 @@ class Stream:
             `keras_vpgc.reenactment.live_retargeting.LiveRetargeting`.
         filter: `"one-euro"` (default with a source), `"off"` (default for pushed landmarks), or a
             `keras_vpgc.data.smoothing.OneEuro`.
-        no_face: `"hold"`, `"fade"` or `"skip"`, see `keras_vpgc.reenactment.steady.Steady`.
+        missing: Where there is no face, `"hold"` the last pose; `"fade"` to the puppet at rest
+            within a second (a file that `reenact` writes fades to black); or `"skip"` the frame.
         workers: Trackers that work at once; one is a thread, more are processes. Default: 1 for
             live sources, else one a core, at most 8.
         start: Where to begin, in seconds of a video.
@@ -139,7 +142,7 @@ class Stream:
         guard: str = "warn",
         calibration: int | Calibration = CALIBRATION_FRAMES,
         filter: str | OneEuro | None = None,
-        no_face: str = "hold",
+        missing: str = "hold",
         workers: int | None = None,
         start: float | None = None,
         end: float | None = None,
@@ -172,8 +175,20 @@ class Stream:
         self._own: Camera | None = None
         if file:
             source = Clip(source, start, end, live=bool(live))
-        elif isinstance(source, int | str):
+        self.source = source
+        self._retargeting: LiveRetargeting | None = None
+        if source is not None:
+            self._retargeting = self._retarget(
+                retargeting, motion, neutral, guard, calibration, tracker_model
+            )
+        self._rest = rest_landmarks(puppet)
+        own_landmarks = "off" if source is None else "one-euro"
+        self._steady = Steady(self._rest, filter or own_landmarks, missing)
+        # Whatever can be refused has been: no error leaves a camera taken.
+        if isinstance(source, int | str):
             source = self._own = Camera(source)
+        elif callable(source):
+            source = self._own = source()
         self.source = source
         if live is None or source is None:
             live = getattr(source, "live", False)
@@ -184,14 +199,6 @@ class Stream:
         self.context.lookahead, self.context.by_time = self.lookahead, self.live
         rate = getattr(source, "frame_rate", None)
         self.frame_rate = float(rate or puppet.metadata["frame_rate"])
-        self._retargeting: LiveRetargeting | None = None
-        if source is not None:
-            self._retargeting = self._retarget(
-                retargeting, motion, neutral, guard, calibration, tracker_model
-            )
-        self._rest = rest_landmarks(puppet)
-        own_landmarks = "off" if source is None else "one-euro"
-        self._steady = Steady(self._rest, filter or own_landmarks, no_face)
         self.workers = workers or (1 if self.live else min(parallel.default_workers(), MAX_WORKERS))
         self.times = {name: StageTimes() for name in STAGES}
         self.times["tracking"].workers = self.workers
@@ -302,7 +309,7 @@ class Stream:
 
         Args:
             landmarks: Float `(68, 2)` (78 with irises) in [0, 1] of the puppet's crop, or `None`
-                where there was no face, see `no_face`.
+                where there was no face, see `missing`.
 
         Returns:
             uint8 RGB `(size, size, 3)` of the frame `lookahead` frames ago; `None` if that is
@@ -443,6 +450,13 @@ class Stream:
             )
         if self._threads or self._closed:
             return
+        try:
+            self._start_threads()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_threads(self):
         self._pool = TrackerPool(self.workers, self._tracker_model)
         ahead = self.workers if self.live else 2 * self.workers
         # Late pictures are dropped before they are tracked, and late images before they are shown;
@@ -463,9 +477,8 @@ class Stream:
             thread = threading.Thread(
                 target=self._stage, args=(work, target), name=work.__name__, daemon=True
             )
-            self._threads.append(thread)
-        for thread in self._threads:
             thread.start()
+            self._threads.append(thread)
 
     def _stage(self, work, target):
         """A thread: what ends or breaks it reaches the next after the last good frame."""

@@ -1,5 +1,7 @@
+import hashlib
 import sys
 import time
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 import keras_vpgc
 from keras_vpgc import VPGCError
 from keras_vpgc.data.video import probe, read_frames
+from keras_vpgc.reenactment import Provenance, verify
 from keras_vpgc.reenactment import live as module
 from keras_vpgc.reenactment.live import compose, fitted, live
+from keras_vpgc.reenactment.marks import InvisibleMark, draw_mark
 from keras_vpgc.reenactment.stream import StreamFrame
 
 pytestmark = pytest.mark.once
@@ -47,18 +51,22 @@ class FakeWindow:
 
     def __init__(self, keys):
         self.keys, self.shown, self.help, self.messages = dict(keys), [], False, []
+        self.painted = None
 
     def show(self, frame, beside, *, recording, calibrating):
         self.shown.append((frame.number, beside, recording, calibrating, self.help))
+        self.painted = None
 
     def key(self):
+        # As OpenCV, it paints here.
+        self.painted = time.perf_counter()
         return self.keys.pop(len(self.shown), "")
 
     def say(self, message):
         self.messages.append(message)
 
     def measured(self, shown, latency):
-        assert latency > 0
+        assert latency > 0 and self.painted is not None and shown >= self.painted
 
     def gone(self):
         return False
@@ -139,7 +147,7 @@ def test_ctrl_c_is_a_way_to_end(puppet, pictures, window, tmp_path):
     def interrupt():
         if len(fake.shown) == 3:
             raise KeyboardInterrupt
-        return ""
+        return FakeWindow.key(fake)
 
     fake.key = interrupt
     said = []
@@ -188,6 +196,56 @@ def test_virtual_camera_gets_the_images(puppet, clip, virtual):
     assert last == "closed" and len(frames) == 5
     images = [f.image for f in puppet.stream(clip, end=0.2, workers=1)]
     np.testing.assert_array_equal(frames, images)
+
+
+def test_virtual_camera_gets_the_marks(puppet, clip, virtual):
+    settings = {"driving": clip, "window": False, "every_frame": True, "end": 0.2, "workers": 1}
+    provenance = Provenance(mark="fake", invisible=True)
+    # Nothing is recorded: nothing is said of recordings, and no mark is refused late.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        live(puppet, virtual_camera=True, provenance=provenance, **settings)
+        images = [f.image for f in puppet.stream(clip, end=0.2, workers=1)]
+        live(puppet, virtual_camera=True, provenance=Provenance(enabled=False), **settings)
+    marked = [draw_mark(InvisibleMark().embed(x), "fake") for x in images]
+    np.testing.assert_array_equal(virtual[:5], marked)
+    np.testing.assert_array_equal(virtual[6:11], images)
+    for wrong, message in ((Provenance(mark=" "), "no letters"),
+                           (Provenance(enabled=False, mark="fake"), "no marks")):  # fmt: skip
+        with pytest.raises(VPGCError, match=message):
+            live(puppet, virtual_camera=True, provenance=wrong, **settings)
+    assert len(virtual) == 12
+
+
+def test_recordings_begun_by_a_key_say_what_they_are(puppet, clip, window, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_VPGC_CACHE", str(tmp_path / "cache"))
+    settings = {"driving": clip, "every_frame": True, "end": 0.4, "workers": 1}
+    settings["say"] = lambda line: None
+    fake = window({1: "r"})
+    stats = live(puppet, window=True, **settings)
+    (path,) = stats["recordings"]
+    found = verify(path).manifest["details"]
+    assert found["driving_sha256"] == hashlib.sha256(clip.read_bytes()).hexdigest()
+    # What cannot be is refused before anything is shown, though nothing may ever be recorded.
+    fake = window({})
+    for wrong, message in (
+        (Provenance(certificate="a.pem"), "takes a certificate and its key"),
+        (Provenance(certificate="a.pem", key="b.pem"), "a.pem"),
+        (Provenance(enabled=False, mark="fake"), "Without provenance there are no marks"),
+    ):
+        with pytest.raises(VPGCError, match=message):
+            live(puppet, window=True, provenance=wrong, **settings)
+    assert not fake.shown
+    # Said once.
+    with pytest.warns(UserWarning, match=r"Provenance is off.*live-\*\.mp4") as said:
+        live(puppet, window=True, provenance=Provenance(enabled=False), **settings)
+    assert len([x for x in said if "Provenance" in str(x.message)]) == 1
+    # Without a window no key can begin one.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        live(puppet, camera=FakeCamera([], False), window=False,
+             provenance=Provenance(enabled=False), say=settings["say"])  # fmt: skip
 
 
 def test_missing_virtual_camera_is_said(puppet, clip, tmp_path, monkeypatch):
@@ -251,7 +309,7 @@ def test_what_the_window_shows(pictures, rng):
     assert plain.shape == (512, 512, 3)
     # The driving picture in its corner keeps its shape.
     inset = plain[-77:, -154:].astype(int)
-    small = module._cv2().resize(wide, (154, 77), interpolation=3)
+    small = module.import_cv2().resize(wide, (154, 77), interpolation=3)
     assert np.abs(inset - small).mean() < 4
     beside = compose(frame, True, "")
     assert beside.shape == (512, 1024, 3)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from examples.animated_portrait import LANDMARKS, animate
 from keras_vpgc import VPGCError
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data.crop import Crop
+from keras_vpgc.reenactment import paste_back as module
 from keras_vpgc.reenactment.paste_back import (
     PasteBack,
     Placement,
@@ -302,6 +305,81 @@ def test_frames_depend_on_their_number_alone(frames):
     again = matched(PasteBack(place_crop(CROP, 10), 128, (256, 256)), images, frames)
     for k in (7, 8, 9, 2):
         np.testing.assert_array_equal(again(k, images[k], frames[k]), whole[k])
+
+
+@pytest.fixture
+def planned(monkeypatch, rng):
+    """`match` of comparisons that are given: moments `(m, 13)` and shifts `(m, 32, 32, 3)`."""
+
+    def plan(moments, shifts, numbers, times):
+        given = {"_moments": iter(moments), "_shifts": iter(shifts)}
+        for name, values in given.items():
+            monkeypatch.setattr(module, name, lambda *pair, values=values: next(values))
+        return match(((),) * len(numbers), numbers, times)
+
+    return plan
+
+
+def some_moments(rng, count):
+    """Weights, means of picture and frame, and mean squares, as `_moments` gives them."""
+    means, spreads = rng.uniform(20, 80, (count, 6)), rng.uniform(4, 100, (count, 6))
+    return np.hstack([rng.uniform(20, 16384, (count, 1)), means, means**2 + spreads])
+
+
+def dense(moments, numbers, times):
+    """Gaussian weights of all frames by all keys, gains and shifts, by their definition."""
+    distance = (times[:, None] - times[numbers]) ** 2
+    weight = np.exp((distance.min(1, keepdims=True) - distance) / 2)
+    rim = weight / weight.sum(1, keepdims=True)
+    weight = weight * moments[:, 0]
+    weight /= weight.sum(1, keepdims=True)
+    x, y, xx, yy = np.split(weight @ moments[:, 1:], 4, axis=1)
+    gain = np.clip(np.sqrt((yy - y**2 + 9) / (xx - x**2 + 9)), 0.5, 2)
+    return rim, gain, y - gain * x
+
+
+@pytest.mark.parametrize("length, step", [(5, 0.5), (40, 1), (120, 30), (0.1, 1), (0, 1)])
+def test_pooling_is_that_over_all_key_frames(planned, rng, length, step):
+    times = np.sort(rng.uniform(0, length, 1 + round(25 * length)))
+    numbers = key_frames(len(times), times, step)
+    moments = some_moments(rng, len(numbers))
+    shifts = rng.normal(size=(len(numbers), 32, 32, 3)).astype("float32")
+    colour, rim = planned(moments, shifts, numbers, times)
+    weight, gain, shift = dense(moments, numbers, times)
+    np.testing.assert_allclose(colour.gain, gain, rtol=1e-6)
+    np.testing.assert_allclose(colour.shift, shift, rtol=1e-5, atol=1e-4)
+    found = np.zeros_like(weight)
+    np.add.at(found, (np.arange(len(times))[:, None], rim.index), rim.weight)
+    np.testing.assert_allclose(found, weight, rtol=1e-6, atol=1e-9)
+
+
+def test_colours_far_from_all_that_could_be_compared(planned, rng):
+    """Half of the clip is covered: there the nearest colours that are known count."""
+    times = np.arange(3000) / 25
+    numbers = key_frames(3000, times)
+    moments = some_moments(rng, len(numbers))
+    known = numbers < 1500
+    moments[~known] = 0
+    colour, _ = planned(moments, np.zeros((len(numbers), 32, 32, 3)), numbers, times)
+    _, gain, shift = dense(moments[known], numbers[known], times)
+    np.testing.assert_allclose(colour.gain, gain, rtol=1e-6)
+    np.testing.assert_allclose(colour.shift, shift, rtol=1e-5, atol=1e-4)
+
+
+def test_memory_grows_with_the_clip_and_not_with_its_square(planned, rng):
+    sizes, peaks = [], []
+    for count in (3000, 15000):
+        times = np.arange(count) / 25
+        numbers = key_frames(count, times)
+        shifts = np.broadcast_to(np.float32(0), (len(numbers), 32, 32, 3))
+        moments = some_moments(rng, len(numbers))
+        tracemalloc.start()
+        _, rim = planned(moments, shifts, numbers, times)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        sizes.append(rim.weight.nbytes + rim.index.nbytes)
+    assert sizes[1] == pytest.approx(5 * sizes[0], rel=0.1)
+    assert peaks[1] < 6 * peaks[0]
 
 
 def test_key_frames():

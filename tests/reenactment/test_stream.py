@@ -13,6 +13,7 @@ from keras_vpgc.data.smoothing import OneEuro
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import read_frames
 from keras_vpgc.reenactment import Puppet
+from keras_vpgc.reenactment import stream as stream_module
 from keras_vpgc.reenactment.live_retargeting import (
     Calibration,
     LiveRetargeting,
@@ -132,9 +133,9 @@ def test_bad_landmarks_change_nothing(puppet, portrait):
     np.testing.assert_array_equal(images, again)
 
 
-def gap(puppet, no_face, landmarks, lost):
+def gap(puppet, missing, landmarks, lost):
     """The landmarks behind the images of a stream that loses the face."""
-    stream = puppet.stream(lookahead=0, no_face=no_face)
+    stream = puppet.stream(lookahead=0, missing=missing)
     shown, call = [], stream._launch
     half = 3
 
@@ -185,7 +186,7 @@ def test_no_face_at_the_start_shows_the_puppet_at_rest(puppet, portrait):
     rest = puppet.drive(np.repeat(rest_landmarks(puppet)[None], 7, 0))[3].astype(int)
     stream = puppet.stream(lookahead=0)
     assert np.abs(stream.push(None) - rest).max() <= 1
-    assert puppet.stream(lookahead=0, no_face="skip").push(None) is None
+    assert puppet.stream(lookahead=0, missing="skip").push(None) is None
 
 
 def test_a_clip_drives_as_it_does_offline(puppet, clip, portrait):
@@ -406,7 +407,7 @@ def test_only_the_driver_drives(portrait):
         ({"retargeting": "some"}, "no retargeting 'some'"),
         ({"guard": "maybe"}, "no guard 'maybe'"),
         ({"filter": "kalman"}, "no filter 'kalman': choose one of one-euro, off"),
-        ({"no_face": "cry"}, "no policy 'cry' for frames without a face"),
+        ({"missing": "cry"}, "no way 'cry' with frames without a face"),
         ({"lookahead": 4}, "lookahead of 4 frames does not fit .* 0 to 3"),
         ({"workers": 0}, "0 workers cannot track"),
         ({"motion": 2.0}, "strength of head motion is 2"),
@@ -440,6 +441,48 @@ def test_ways_that_do_not_go_together(puppet, clip, pictures):
 
 
 @once
+def test_no_error_leaves_a_camera_taken(puppet, pictures, monkeypatch):
+    cameras = []
+
+    class Camera(Source):
+        def __init__(self, number):
+            super().__init__(pictures[:4], live=True)
+            self.frame_rate, self.closed = 25.0, False
+            cameras.append(self)
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(stream_module, "Camera", Camera)
+    for settings in (
+        {"missing": "cry"}, {"filter": "kalman"}, {"motion": 2.0}, {"calibration": 0},
+        {"lookahead": 9}, {"workers": 0}, {"neutral": 1}, {"tracker_model": "missing.task"},
+    ):  # fmt: skip
+        with pytest.raises(VPGCError):
+            puppet.stream(0, **settings)
+    assert not cameras
+
+    def broken(*settings):
+        raise VPGCError("No tracker begins.")
+
+    begins = stream_module.TrackerPool
+    monkeypatch.setattr(stream_module, "TrackerPool", broken)
+    for begin in (lambda s: s.__enter__(), lambda s: s.read(), lambda s: next(iter(s))):
+        stream = puppet.stream(0)
+        assert not cameras[-1].closed
+        with pytest.raises(VPGCError, match="No tracker begins"):
+            begin(stream)
+        assert cameras[-1].closed and stream.ended
+    # One that a function opens is let go as well; another's is not.
+    monkeypatch.setattr(stream_module, "TrackerPool", begins)
+    stream = puppet.stream(lambda: Camera("address"))
+    assert stream.live and stream.frame_rate == 25 and stream.workers == 1
+    assert list(stream) and cameras[-1].closed
+    mine = Camera(0)
+    assert list(puppet.stream(mine)) and not mine.closed
+
+
+@once
 def test_a_face_that_leaves_and_comes_back(puppet, pictures):
     """No face at the start, in the middle and at the end."""
     nothing = [np.zeros_like(pictures[0])] * 3
@@ -448,5 +491,5 @@ def test_a_face_that_leaves_and_comes_back(puppet, pictures):
     faces = [f.face for f in frames]
     assert faces == [False] * 3 + [True] * 6 + [False] * 3 + [True] * 5 + [False] * 3
     assert np.isfinite(np.stack([f.landmarks for f in frames])).all()
-    skipped = list(puppet.stream(source, workers=1, no_face="skip"))
+    skipped = list(puppet.stream(source, workers=1, missing="skip"))
     assert [f.number for f in skipped] == [i for i, face in enumerate(faces) if face]
