@@ -721,9 +721,8 @@ def check_number(name, value, unit, above=None) -> None:
     """Refuse a number below 0, or not above `above`, or not finite."""
     if value is None or (value >= 0 and (above is None or value > above) and value < float("inf")):
         return
-    raise VPGCError(
-        f"{name} = {value:g} is impossible: give {unit}{' above 0' if above == 0 else ', 0 or more'}."
-    )
+    least = "above 0" if above == 0 else "from 0 on"
+    raise VPGCError(f"{name} = {value:g} is impossible: give {unit} {least}.")
 
 
 def _check_workers(workers):
