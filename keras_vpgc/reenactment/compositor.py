@@ -1,5 +1,6 @@
 """What a viewer sees: the puppet's picture in a full frame, before another background."""
 
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -128,7 +129,7 @@ def make_compositor(
     feather: float | None = None,
     blend: str | None = None,
     match_colours: bool = True,
-    background: str | None = None,
+    background: str | os.PathLike | None = None,
     segmenter_model=None,
 ) -> Compositor:
     """Plan how the puppet's pictures become frames.
@@ -224,7 +225,7 @@ def make_compositor(
     return Compositor(puppet.size, paste, source, numbers, driven, seen, behind)
 
 
-def check_composition(place: str, into=None, background: str | None = None) -> None:
+def check_composition(place: str, into=None, background: str | os.PathLike | None = None) -> None:
     """Refuse settings that do not fit each other, before the work.
 
     Args:
