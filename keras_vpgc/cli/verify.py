@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A video, whoever made it.")],
+    file: Annotated[
+        Path, typer.Argument(help="A video, a PNG file or a folder of them, whoever made it.")
+    ],
     trusted: Annotated[
         Path | None, typer.Option(help="PEM file of the certificate authorities that you trust.")
     ] = None,

@@ -3,10 +3,14 @@
 import contextlib
 import os
 import re
+import struct
+import warnings
+import zlib
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -21,6 +25,8 @@ ALPHA_CODECS = {
     ".mov": ("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "16"}),
     ".webm": ("libvpx-vp9", "yuva420p", {"crf": "18", "b": "0", "row-mt": "1", "cpu-used": "4"}),
 }
+# Bytes of a PNG file before its second chunk: the signature and IHDR.
+HEADER = 8 + 25
 # Frames before the one shown that steady its mask, and the difference in grey levels above which a
 # pixel has moved.
 MEMORY, MOVED = 3, 8.0
@@ -138,7 +144,7 @@ class Background:
 
     warm_up = MEMORY
 
-    def __init__(self, background: str = "green", model=None):
+    def __init__(self, background: str | os.PathLike = "green", model=None):
         self.fill = parse_background(background)
         self.channels = 4 if self.fill is None else 3
         self._cover: Any = None
@@ -207,11 +213,11 @@ class Background:
         return self._cover
 
 
-def parse_background(text: str) -> np.ndarray | None:
+def parse_background(text: str | os.PathLike) -> np.ndarray | None:
     """What a background's name stands for.
 
     Args:
-        text: See `Background`.
+        text: See `Background`; a `pathlib.Path` is always that of a picture.
 
     Returns:
         uint8 RGB `(h, w, 3)` of the picture or `(1, 1, 3)` of the colour; `None` for `"alpha"`.
@@ -225,14 +231,15 @@ def parse_background(text: str) -> np.ndarray | None:
     parse_background("#00b140")  # array([[[0, 177, 64]]], dtype=uint8)
     ```
     """
-    text = str(text)
-    if text == "alpha":
-        return None
-    if text in COLOURS:
-        return np.array(COLOURS[text], "uint8").reshape(1, 1, 3)
-    if re.fullmatch("#[0-9a-fA-F]{6}", text):
-        return np.frombuffer(bytes.fromhex(text[1:]), "uint8").reshape(1, 1, 3)
+    if _is_name(text):
+        if text == "alpha":
+            return None
+        colour = COLOURS[text] if text in COLOURS else tuple(bytes.fromhex(text[1:]))
+        return np.array(colour, "uint8").reshape(1, 1, 3)
+    is_path, text = isinstance(text, os.PathLike), str(text)
     if not Path(text).is_file():
+        if is_path:
+            raise VPGCError(f"There is no picture {text}: give the path of a PNG or JPEG file.")
         raise VPGCError(
             f"There is no background {text!r}: choose {', '.join(COLOURS)}, #rrggbb, alpha or the "
             "path of a picture."
@@ -243,6 +250,40 @@ def parse_background(text: str) -> np.ndarray | None:
     if image is None:
         raise VPGCError(f"{text} cannot be read as a picture: give a PNG or JPEG file.")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def background_key(background: str | os.PathLike | None) -> str | None:
+    """What tells one background from another, for the settings of a job that may go on later.
+
+    Args:
+        background: See `Background`; `None` for none.
+
+    Returns:
+        The name of a colour or `"alpha"` as it is, SHA-256 of a picture's file, or `None`.
+
+    Raises:
+        VPGCError: see `parse_background`.
+
+    Example:
+
+    ```python
+    background_key(Path("room.png"))  # "9f86d0..."
+    ```
+    """
+    if background is None:
+        return None
+    if _is_name(background):
+        return background
+    parse_background(background)
+    return assets.sha256(background)
+
+
+def _is_name(background) -> TypeGuard[str]:
+    """Is it no picture, but a colour or the cutting out?"""
+    if not isinstance(background, str):
+        return False
+    is_hex = re.fullmatch("#[0-9a-fA-F]{6}", background) is not None
+    return background in (*COLOURS, "alpha") or is_hex
 
 
 def refine(mask, frame) -> np.ndarray:
@@ -393,8 +434,15 @@ def check_alpha_target(path, overwrite: bool = False) -> None:
         overwrite: Replace an existing file or folder of PNG files?
 
     Raises:
-        VPGCError: if the name is none of these, it exists and `overwrite` is false, or the place is
-            read-only or full.
+        VPGCError: if the name is none of these, it exists and `overwrite` is false, there is no
+            encoder, what a stopped writer left holds other things, or the place is read-only or
+            full.
+
+    Example:
+
+    ```python
+    check_alpha_target("me.mov")
+    ```
     """
     path = Path(path)
     if path.suffix and path.suffix.lower() not in ALPHA_CODECS:
@@ -405,15 +453,37 @@ def check_alpha_target(path, overwrite: bool = False) -> None:
     if path.exists():
         if not overwrite:
             raise VPGCError(f"{path} exists: choose another name, or --overwrite.")
-        if path.is_dir() == bool(path.suffix):
-            kind = "a folder" if path.is_dir() else "a file"
-            raise VPGCError(f"{path} is {kind}: choose another name.")
-        strange = path.is_dir() and [f for f in path.iterdir() if f.suffix != ".png"]
-        if strange:
+        _check_replaceable(path, path)
+    _check_replaceable(_partial(path), path)
+    if path.suffix:
+        av = video._av()
+        codec = ALPHA_CODECS[path.suffix.lower()][0]
+        if codec not in av.codecs_available:
             raise VPGCError(
-                f"{path} holds more than PNG files ({strange[0].name}): it is not replaced."
+                f"This PyAV ({av.__version__}) has no encoder for {path.suffix} with alpha, "
+                f"{codec}: install the one of PyPI by pip install --force-reinstall av, or give a "
+                "name without an ending for a folder of PNG files."
             )
     check_writable(path)
+
+
+def _partial(path):
+    """Where a target is while it is written."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def _check_replaceable(there, target):
+    """Nothing but what `AlphaWriter` writes is removed for its sake."""
+    if not there.exists():
+        return
+    if there.is_dir() == bool(target.suffix):
+        kind = "a folder" if there.is_dir() else "a file"
+        raise VPGCError(f"{there} is {kind}: choose another name.")
+    strange = there.is_dir() and [f for f in there.iterdir() if f.suffix != ".png"]
+    if strange:
+        raise VPGCError(
+            f"{there} holds more than PNG files ({strange[0].name}): it is not replaced."
+        )
 
 
 class AlphaWriter:
@@ -422,13 +492,26 @@ class AlphaWriter:
     `.mov` is ProRes 4444 (10 bit, 16-bit alpha; for editors), `.webm` VP9 with alpha (for
     browsers), a folder holds a PNG a frame. Alpha is straight, not premultiplied.
 
+    The temporary name is `me.partial.mov` (or `.webm`, or a folder `me.partial`). A writer that is
+    stopped by an error or by the user leaves it there, to be played, and warns where; one that is
+    killed leaves what reached the disk: all files of a folder, a `.mov` and a `.webm` but for their
+    last seconds. Nothing goes on from there: the next writer of the same target replaces it.
+
     Args:
         path: Target, see `check_alpha_target`.
         frame_rate: Frames a second.
         overwrite: Replace an existing target?
+        times: Seconds from the first frame at which each frame appears, where their rate varies
+            (`.mov` keeps 1/90000 s, `.webm` milliseconds); default: evenly. A folder of PNG files
+            has no times: its frames are one after the other, whatever is given.
+        metadata: What the target says of itself, such as `Provenance.metadata`: in the container,
+            or as international text (`iTXt`) in each PNG file.
+        finish: Called with the path of the whole `.mov` or `.webm` before it gets its name, such as
+            `Provenance.sign`; may change it. Not called for a folder.
 
     Raises:
-        VPGCError: see `check_alpha_target`; or if a frame has another size or the disk is full.
+        VPGCError: see `check_alpha_target`; or if a frame has another size, there are more frames
+            than times, or the disk is full.
 
     Example:
 
@@ -437,14 +520,27 @@ class AlphaWriter:
         for frame in frames:
             writer.write(background(frame))  # uint8 (h, w, 4)
     ```
+
+    References:
+        - Portable Network Graphics (PNG) Specification, third edition, 11.3.3.4 (`iTXt`).
     """
 
-    def __init__(self, path, frame_rate: float, overwrite: bool = False):
-        self.path, self.frame_rate = Path(path), frame_rate
+    def __init__(
+        self,
+        path,
+        frame_rate: float,
+        overwrite: bool = False,
+        times=None,
+        metadata: dict[str, str] | None = None,
+        finish: Callable[[Path], None] | None = None,
+    ):
+        self.path, self.frame_rate, self.times = Path(path), frame_rate, times
+        self.metadata, self.finish = metadata or {}, finish
         check_alpha_target(self.path, overwrite)
-        self.partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+        self.partial = _partial(self.path)
         self.count, self.size = 0, (0, 0)
         self._container: Any = None
+        self._opened = self._kept = False
 
     def __enter__(self):
         return self
@@ -453,15 +549,17 @@ class AlphaWriter:
         """Append a frame, uint8 RGB with alpha `(height, width, 4)`."""
         if self.count == 0:
             self.size = frame.shape[:2]
-            with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._open()
         if frame.shape != (*self.size, 4):
             raise VPGCError(
                 f"A frame of shape {frame.shape} cannot follow frames of {(*self.size, 4)} in "
                 f"{self.path}."
             )
+        if self.times is not None and self.count >= len(self.times):
+            raise VPGCError(f"{self.path} was given {len(self.times)} times but more frames.")
         with writing(self.path):
+            if self.count == 0:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._open()
             if self._container is None:
                 self._png(frame)
             else:
@@ -469,16 +567,29 @@ class AlphaWriter:
         self.count += 1
 
     def _open(self):
+        _remove(self.partial)
+        self._opened = True
         if not self.path.suffix:
-            _remove(self.partial)
             self.partial.mkdir()
             return
         import av
 
-        codec, pixels, options = ALPHA_CODECS[self.path.suffix.lower()]
-        self._container = av.open(str(self.partial), "w")
+        suffix = self.path.suffix.lower()
+        codec, pixels, options = ALPHA_CODECS[suffix]
+        self._container = video.open_target(self.partial, self.metadata)
+        # So that a killed writer leaves what can be played; a whole .mov is an ordinary one.
+        more = self._container.container_options
+        if suffix == ".mov":
+            flags = [more["movflags"]] if "movflags" in more else []
+            more["movflags"] = "+".join([*flags, "hybrid_fragmented"])
+            more["frag_duration"] = "1000000"  # microseconds
+        else:
+            more["cluster_time_limit"] = "1000"  # milliseconds
+            more["flush_packets"] = "1"
         rate = Fraction(self.frame_rate).limit_denominator(1001)
+        self._time_base = 1 / rate if self.times is None else video.TICK
         self._stream = self._container.add_stream(codec, rate=rate)
+        self._stream.time_base = self._stream.codec_context.time_base = self._time_base
         # 4:2:0 wants even sizes.
         self._stream.height, self._stream.width = (n + n % 2 for n in self.size)
         self._stream.pix_fmt = pixels
@@ -495,33 +606,86 @@ class AlphaWriter:
         image = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(
             format=self._stream.pix_fmt, dst_colorspace=video.BT709, dst_color_range="MPEG"
         )
+        place = self.count
+        image.pts = place if self.times is None else round(self.times[place] / video.TICK)
+        image.time_base = self._time_base
         self._container.mux(self._stream.encode(image))
 
     def _png(self, frame):
         import cv2
 
-        data = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGBA2BGRA))[1]
+        data = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGBA2BGRA))[1].tobytes()
+        data = _with_texts(data, self.metadata)
         (self.partial / f"{self.count:06d}.png").write_bytes(data)
 
+    def keep(self) -> Path | None:
+        """Stop, and leave what is written so far under its temporary name, to be played.
+
+        It has the metadata, but `finish` is not called.
+
+        Returns:
+            Its path; `None` if there is no frame yet.
+        """
+        self._kept = True
+        if self._container is not None:
+            with contextlib.suppress(Exception):
+                self._container.mux(self._stream.encode())
+            with contextlib.suppress(Exception):
+                self._container.close()
+            self._container = None
+        if self.count:
+            return self.partial
+        if self._opened:
+            _remove(self.partial)
+        return None
+
     def __exit__(self, kind, error, trace):
+        if self._kept:
+            return
         if self.count == 0:
+            self.keep()
             if kind is None:
                 raise VPGCError(f"No frame was written to {self.path}: there is nothing to show.")
             return
         try:
             if kind is None:
-                with writing(self.path):
-                    if self._container is not None:
-                        self._container.mux(self._stream.encode())
-                        self._container.close()
-                    if self.path.is_dir():
-                        _remove(self.path)
-                    os.replace(self.partial, self.path)
-        finally:
+                self._complete()
+                return
+        except BaseException:
+            self._keep_and_say()
+            raise
+        self._keep_and_say()
+
+    def _complete(self):
+        with writing(self.path):
             if self._container is not None:
-                with contextlib.suppress(Exception):
-                    self._container.close()
-            _remove(self.partial)
+                self._container.mux(self._stream.encode())
+                self._container.close()
+                self._container = None
+                if self.finish is not None:
+                    self.finish(self.partial)
+            if self.path.is_dir():
+                _remove(self.path)
+            os.replace(self.partial, self.path)
+
+    def _keep_and_say(self):
+        kept = self.keep()
+        warnings.warn(
+            f"What is rendered so far can be played in {kept}; the same call begins anew and "
+            "replaces it.",
+            stacklevel=3,
+        )
+
+
+def _with_texts(data: bytes, texts: dict[str, str]) -> bytes:
+    """A PNG file with texts behind its header, as `iTXt` in plain UTF-8."""
+    chunks = []
+    for name, text in texts.items():
+        # PNG writes its own keywords, such as Title, with a capital.
+        keyword = (name[:1].upper() + name[1:]).encode("latin-1", "replace")[:79]
+        body = b"iTXt" + keyword + bytes(5) + text.encode()
+        chunks.append(struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
+    return data[:HEADER] + b"".join(chunks) + data[HEADER:]
 
 
 def _remove(path):

@@ -1,5 +1,6 @@
 """What a viewer sees: the puppet's picture in a full frame, before another background."""
 
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -128,7 +129,7 @@ def make_compositor(
     feather: float | None = None,
     blend: str | None = None,
     match_colours: bool = True,
-    background: str | None = None,
+    background: str | os.PathLike | None = None,
     segmenter_model=None,
 ) -> Compositor:
     """Plan how the puppet's pictures become frames.
@@ -227,7 +228,7 @@ def make_compositor(
 def check_composition(
     place: str,
     into=None,
-    background: str | None = None,
+    background: str | os.PathLike | None = None,
     into_start: float = 0.0,
     segmenter_model=None,
 ) -> None:

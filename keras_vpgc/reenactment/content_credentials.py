@@ -14,7 +14,7 @@ from keras_vpgc.assets import cache_folder
 from keras_vpgc.errors import VPGCError, missing_extra
 
 IDENTITY = "c2pa_identity.pem"
-FORMATS = {".mp4": "video/mp4", ".mov": "video/quicktime"}
+FORMATS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".png": "image/png"}
 # Without a timestamp authority a signature is valid as long as its certificate.
 YEARS = 30
 # Extended key usage of the C2PA certificate profile that its validators take without configuration.

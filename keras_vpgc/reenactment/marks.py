@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from keras_vpgc.errors import missing_extra
+from keras_vpgc.errors import VPGCError, missing_extra
 
 # Of the part of the picture under the words' letters.
 SHADE = 0.4
@@ -32,10 +32,11 @@ def _cv2():
 def draw_mark(image: np.ndarray, text: str) -> np.ndarray:
     """Words in the lower right corner: white on a darkened ground, legible on any picture.
 
-    Letters are about 9 pixels high, and more from 256 pixels on; wide words shrink to fit.
+    Letters are about 9 pixels high, and more from 256 pixels on; wide words shrink to fit. On a
+    person who is cut out the letters are opaque and the ground darkens whatever will be behind it.
 
     Args:
-        image: uint8 RGB `(height, width, 3)`.
+        image: uint8 RGB `(height, width, 3)`, or with straight alpha `(height, width, 4)`.
         text: A word or a few.
 
     Returns:
@@ -60,10 +61,29 @@ def draw_mark(image: np.ndarray, text: str) -> np.ndarray:
     gap = max(1, round(high / 3))
     left, top = max(0, width - wide - 3 * gap), max(0, height - high - below - 3 * gap)
     ground = image[top : height - gap, left : width - gap]
-    ground[:] = np.rint(ground * SHADE)
     place = (left + gap, min(height - 1, top + gap + high))
+    if image.shape[2] == 4:
+        letters = np.zeros((height, width), "uint8")
+        cv2.putText(letters, text, place, font, scale, 255, thickness, cv2.LINE_AA)
+        ground[:] = _over(ground, 0, 1 - SHADE)
+        return _over(image, 255, letters / 255)
+    ground[:] = np.rint(ground * SHADE)
     cv2.putText(image, text, place, font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
     return image
+
+
+def _over(image, grey, cover):
+    """A grey that covers a part of each pixel, over a picture with straight alpha.
+
+    References:
+        Porter and Duff, Compositing digital images, SIGGRAPH 1984.
+    """
+    cover = np.broadcast_to(np.asarray(cover, "float32"), image.shape[:2])[..., None]
+    under = (1 - cover) * image[..., 3:] / 255
+    alpha = cover + under
+    colour = (cover * grey + under * image[..., :3]) / np.maximum(alpha, 1e-6)
+    covered = np.rint(np.concatenate([colour, 255 * alpha], axis=-1)).astype("uint8")
+    return np.where(cover > 0, covered, image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +138,17 @@ class InvisibleMark:
         self.strength = strength
 
     def embed(self, image: np.ndarray) -> np.ndarray:
-        """A marked copy of a frame, uint8 RGB `(height, width, 3)`."""
+        """A marked copy of a frame.
+
+        Args:
+            image: uint8 RGB `(height, width, 3)`, or with straight alpha `(height, width, 4)`,
+                which stays as it is.
+
+        Returns:
+            uint8 of the same shape.
+        """
+        if image.shape[2] == 4:
+            return np.dstack([self.embed(image[..., :3]), image[..., 3]])
         cv2 = _cv2()
         pattern = _pattern(*image.shape[:2])
         grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype("float32")
@@ -169,19 +199,34 @@ def sampled_frames(path):
     """Frames of a video for `InvisibleMark.detect`: all of a short one, stretches of a long one.
 
     Args:
-        path: A video file.
+        path: A video file, or a list of the PNG files of one.
 
     Yields:
-        uint8 RGB `(height, width, 3)`.
-    """
-    from keras_vpgc.data.video import probe, read_frames
+        uint8 RGB `(height, width, 3)`, without alpha.
 
-    count = probe(path).frame_count
+    Raises:
+        VPGCError: for a file that cannot be read.
+    """
+    if isinstance(path, list):
+        count, read = len(path), functools.partial(_read_pictures, path)
+    else:
+        from keras_vpgc.data.video import probe, read_frames
+
+        count, read = probe(path).frame_count, functools.partial(read_frames, path)
     if count <= STRETCHES * STRETCH:
-        yield from read_frames(path)
+        yield from read()
         return
     for start in np.linspace(0, count - STRETCH, STRETCHES).astype(int).tolist():
-        yield from read_frames(path, start, start + STRETCH)
+        yield from read(start, start + STRETCH)
+
+
+def _read_pictures(files, start=0, stop=None):
+    cv2 = _cv2()
+    for file in files[start:stop]:
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise VPGCError(f"{file} cannot be read as a picture: copy or make it again.")
+        yield image
 
 
 @functools.cache

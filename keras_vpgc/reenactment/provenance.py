@@ -34,8 +34,9 @@ class Provenance:
     """How a video of a puppet says that it is synthetic.
 
     Three things, each by itself: metadata of the container (title, comment, software and the IPTC
-    digital source type; as XMP too in MP4 and MOV); a signed C2PA manifest in MP4 and MOV, where
-    c2pa-python is installed; and, if asked for, marks in the picture. Nothing uses the network.
+    digital source type; as XMP too in MP4, MOV and PNG); a signed C2PA manifest in MP4 and MOV,
+    where c2pa-python is installed; and, if asked for, marks in the picture. Nothing uses the
+    network.
 
     Args:
         puppet: The `Puppet` shown, if known: its checksum and that of its training footage go into
@@ -78,7 +79,7 @@ class Provenance:
         """Say before the work what the video will lack, and refuse what cannot be.
 
         Args:
-            target: The video to be written.
+            target: The video to be written, or a folder of PNG files, a name without a suffix.
 
         Raises:
             VPGCError: for marks or a certificate without provenance, a mark without letters, or a
@@ -100,7 +101,19 @@ class Provenance:
         if self.mark is not None and not self.mark.strip():
             raise VPGCError("The mark has no letters: give a word, such as synthetic.")
         certificate, _ = self._own()
-        if Path(target).suffix.lower() not in BOXES:
+        if not Path(target).suffix:
+            warnings.warn(
+                f"The PNG files of a folder are not signed, so that those of {target} will say by "
+                "their metadata alone that they are synthetic: choose .mov for a signed manifest.",
+                stacklevel=2,
+            )
+        elif Path(target).suffix.lower() == ".webm":
+            warnings.warn(
+                f"C2PA has no place for a manifest in .webm files, so that {target} will say by "
+                "its metadata alone that it is synthetic: choose .mov for a signed manifest.",
+                stacklevel=2,
+            )
+        elif Path(target).suffix.lower() not in BOXES:
             warnings.warn(
                 f"C2PA has no place for a manifest in {Path(target).suffix} files, so that "
                 f"{target} will say by its metadata alone that it is synthetic: choose .mp4 or "
@@ -116,11 +129,22 @@ class Provenance:
                 stacklevel=2,
             )
 
-    def metadata(self) -> dict[str, str]:
-        """Metadata of the container: FFmpeg's names, and IPTC's for the digital source type."""
+    def metadata(self, target=None) -> dict[str, str]:
+        """Metadata of the container: FFmpeg's names, and IPTC's for the digital source type.
+
+        Args:
+            target: What is to be written; for a folder of PNG files, a name without a suffix, the
+                XMP packet is among them, under PNG's keyword for it.
+
+        Returns:
+            Names and their texts; none where provenance is off.
+        """
         if not self.enabled:
             return {}
-        return {
+        packet = {}
+        if target is not None and not Path(target).suffix:
+            packet = {"XML:com.adobe.xmp": self._xmp()}
+        return packet | {
             "title": "Synthetic video",
             "comment": f"{self._sentence()} {self._source_type()}",
             "software": SOFTWARE,
@@ -128,7 +152,14 @@ class Provenance:
         }
 
     def frame(self, image: np.ndarray) -> np.ndarray:
-        """A frame with its marks, uint8 RGB `(height, width, 3)`; without any, the frame itself."""
+        """A frame with its marks; without any, the frame itself.
+
+        Args:
+            image: uint8 RGB `(height, width, 3)`, or with straight alpha `(height, width, 4)`.
+
+        Returns:
+            uint8 of the same shape.
+        """
         if not self.enabled:
             return image
         if self.invisible:

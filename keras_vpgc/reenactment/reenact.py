@@ -23,7 +23,7 @@ from keras_vpgc.data.tracking import tracker_name
 from keras_vpgc.data.video_parts import FACES, JOINED, VideoParts, open_job, remove_job
 from keras_vpgc.errors import NoFaceError, VPGCError, writing
 from keras_vpgc.reenactment import driving as sources
-from keras_vpgc.reenactment.background import AlphaWriter, check_alpha_target
+from keras_vpgc.reenactment.background import AlphaWriter, background_key, check_alpha_target
 from keras_vpgc.reenactment.compositor import check_composition
 from keras_vpgc.reenactment.contours import contour_files
 from keras_vpgc.reenactment.provenance import Provenance
@@ -51,7 +51,7 @@ def reenact(
     paste_back: str = "none",
     paste_into=None,
     paste_into_start: float = 0.0,
-    background: str | None = None,
+    background: str | os.PathLike | None = None,
     sound: bool = True,
     batch_size: int = 8,
     precision: str | None = None,
@@ -126,9 +126,10 @@ def reenact(
         (paste_into, "the video to paste into"),
         (background, "the background"),
     ):
-        if source is not None and output.exists() and Path(source).exists():
-            if output.samefile(source):
-                raise VPGCError(f"{output} is {what} itself: choose another output.")
+        for target in (output, output.with_stem(f"{output.stem}.partial")):
+            if source is not None and target.exists() and Path(source).exists():
+                if target.samefile(source):
+                    raise VPGCError(f"{target} is {what} itself: choose another output.")
     if batch_size < 1:
         raise VPGCError(f"batch_size = {batch_size} is impossible: give 1 or more.")
     provenance = provenance or Provenance()
@@ -195,9 +196,9 @@ def reenact(
         "missing": missing,
         "side_by_side": side_by_side,
         "paste_back": paste_back,
-        "paste_into": _content(paste_into),
+        "paste_into": None if paste_into is None else assets.sha256(paste_into),
         "paste_into_start": paste_into_start,
-        "background": _content(background),
+        "background": background_key(background),
         "provenance": provenance.enabled,
         "mark": provenance.mark,
         "invisible_mark": provenance.invisible,
@@ -270,7 +271,14 @@ def reenact(
 
 
 def _write_alpha(frames, drive, output, provenance, overwrite):
-    with AlphaWriter(output, drive.rate, overwrite=overwrite) as writer:
+    with AlphaWriter(
+        output,
+        drive.rate,
+        overwrite=overwrite,
+        times=drive.times,
+        metadata=provenance.metadata(output),
+        finish=provenance.sign,
+    ) as writer:
         with Behind(writer.write) as write:
             for frame in frames(0):
                 write(frame)
@@ -356,13 +364,6 @@ def _as_high(frame, height):
 
     width = round(frame.shape[1] * height / len(frame))
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _content(what):
-    """A setting, and for a file what is in it."""
-    if what is not None and Path(what).is_file():
-        return assets.sha256(what)
-    return None if what is None else str(what)
 
 
 def _fingerprint(puppet):

@@ -1,8 +1,10 @@
 """What a video says of where it comes from, and whether that can be believed."""
 
+import contextlib
 import dataclasses
 import os
 import re
+import zlib
 from pathlib import Path
 
 from keras_vpgc.data.video import probe
@@ -13,6 +15,8 @@ from keras_vpgc.reenactment.provenance import EXTRA, SYNTHETIC
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 # Exit codes of `vpgc verify`; 1 is that of all commands for what cannot be read, 2 for wrong usage.
 SAYS_SYNTHETIC, SAYS_NOTHING, BROKEN = 0, 3, 4
+# Bytes of a packed text that are unpacked: who made the file is not known.
+LONGEST = 2**20
 UNTRUSTED = "signingCredential.untrusted"
 # In the codes of C2PA for what is not as it was signed.
 CHANGED = ("mismatch", "missing")
@@ -49,7 +53,8 @@ def verify(path, trusted=None, marks_too: bool = True) -> Verification:
     """Read what a video says of itself: metadata, C2PA manifest, invisible mark.
 
     Args:
-        path: A video file, whoever made it.
+        path: A video file, whoever made it; or a PNG file, or a folder of them as frames of one
+            video, which says what all of its files say.
         trusted: PEM file of the certificate authorities whose signers you trust; default: nobody.
         marks_too: Look for the invisible mark of keras_vpgc, which decodes up to 300 frames?
 
@@ -57,7 +62,7 @@ def verify(path, trusted=None, marks_too: bool = True) -> Verification:
         A `Verification`.
 
     Raises:
-        VPGCError: if it is no video, or a file cannot be read.
+        VPGCError: if it is no video, a folder holds no PNG files, or a file cannot be read.
 
     Example:
 
@@ -74,12 +79,18 @@ def verify(path, trusted=None, marks_too: bool = True) -> Verification:
             raise VPGCError(
                 f"{trusted} cannot be read as PEM certificates: check the file."
             ) from error
-    probe(path)
-    metadata = _metadata(path)
-    manifest = _manifest(path, anchors)
+    pictures = _pictures(path)
+    if pictures is None:
+        probe(path)
+        metadata = _metadata(path)
+        manifest = _manifest(path, anchors)
+    else:
+        metadata, manifest = _of_pictures(pictures, anchors)
     found = None
     if marks_too:
-        found = dataclasses.asdict(marks.InvisibleMark().detect(marks.sampled_frames(path)))
+        found = dataclasses.asdict(
+            marks.InvisibleMark().detect(marks.sampled_frames(pictures or path))
+        )
     says = {
         "its metadata": _is_synthetic(metadata["digital_source_type"]),
         "its C2PA manifest": manifest["state"] in ("valid", "trusted")
@@ -118,13 +129,73 @@ def _listed(names):
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _pictures(path):
+    """The PNG files that are meant, or `None` for a video."""
+    if not path.is_dir():
+        is_png = path.suffix.lower() == ".png" and path.is_file()
+        return [path] if is_png else None
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png")
+    if not files:
+        raise VPGCError(f"{path} is a folder without PNG files: give a video, or such a folder.")
+    return files
+
+
+def _of_pictures(files, anchors):
+    """What all say in their texts; the first manifest that is broken, or that of the first file."""
+    metadata, manifest = None, None
+    for file in files:
+        texts, signed = _png(file)
+        said = _known(texts)
+        metadata = metadata or said
+        metadata = {name: text if said[name] == text else None for name, text in metadata.items()}
+        if signed or manifest is None:
+            found = _manifest(file, anchors) if signed else _no_manifest()
+            if manifest is None or found["state"] == "invalid":
+                manifest = found
+        if manifest["state"] == "invalid":
+            break
+    return metadata, manifest
+
+
+def _png(path):
+    """Texts of a PNG file, by keywords in small letters, and whether it has a C2PA manifest."""
+    texts, signed = {}, False
+    try:
+        with open(path, "rb") as file:
+            if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                raise VPGCError(f"{path} is no PNG file: give one, or a video.")
+            while len(head := file.read(8)) == 8:
+                size, kind = int.from_bytes(head[:4], "big"), head[4:]
+                signed = signed or kind == b"caBX"
+                if kind in (b"tEXt", b"iTXt"):
+                    keyword, _, rest = file.read(size).partition(b"\0")
+                    if kind == b"iTXt":
+                        packed = rest[:1] == b"\1"
+                        rest = rest[2:].split(b"\0", 2)[-1]
+                        with contextlib.suppress(zlib.error):
+                            rest = (
+                                zlib.decompressobj().decompress(rest, LONGEST) if packed else rest
+                            )
+                    text = rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+                    texts[keyword.decode("latin-1").lower()] = text
+                    size = 0
+                file.seek(size + 4, os.SEEK_CUR)
+    except OSError as error:
+        raise VPGCError(f"{path} cannot be read ({error.strerror}).") from error
+    texts["xmp"] = texts.get("xml:com.adobe.xmp", "")
+    return texts, signed
+
+
 def _metadata(path) -> dict:
     """Metadata of the container; IPTC's term may be a tag, in XMP or in the comment."""
     import av
 
     options = {"export_xmp": "1"}
     with av.open(os.path.abspath(path), options=options, metadata_errors="replace") as container:
-        tags = {key.lower(): value for key, value in container.metadata.items()}
+        return _known({key.lower(): value for key, value in container.metadata.items()})
+
+
+def _known(tags) -> dict:
     term = tags.get("digitalsourcetype")
     for text in (tags.get("xmp", ""), tags.get("comment", ""), tags.get("description", "")):
         match = re.search(r"https?://cv\.iptc\.org/newscodes/digitalsourcetype/\w+", text)
@@ -135,9 +206,13 @@ def _metadata(path) -> dict:
     return {**kept, "digital_source_type": term}
 
 
-def _manifest(path, anchors) -> dict:
+def _no_manifest() -> dict:
     empty: dict = {"state": "none", "signer": None, "software": None}
-    empty |= {"digital_source_types": [], "details": {}, "problems": []}
+    return empty | {"digital_source_types": [], "details": {}, "problems": []}
+
+
+def _manifest(path, anchors) -> dict:
+    empty = _no_manifest()
     if not content_credentials.available():
         return {**empty, "state": "unread"} if _has_manifest(path) else empty
     try:
@@ -180,7 +255,9 @@ def _manifest(path, anchors) -> dict:
 
 
 def _has_manifest(path) -> bool:
-    """Is there a C2PA box in an MP4 or MOV, whatever it holds?"""
+    """Is there a C2PA box in an MP4 or MOV, or such a chunk in a PNG, whatever it holds?"""
+    if path.suffix.lower() == ".png":
+        return _png(path)[1]
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         place = 0

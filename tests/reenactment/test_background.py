@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import av
 import cv2
 import numpy as np
@@ -5,15 +10,18 @@ import pytest
 from skimage import data
 
 from keras_vpgc import VPGCError
+from keras_vpgc.data.video import read_frames
 from keras_vpgc.reenactment.background import (
     AlphaWriter,
     Background,
     PersonSegmenter,
+    background_key,
     check_alpha_target,
     foreground,
     parse_background,
     refine,
 )
+from keras_vpgc.reenactment.compositor import check_composition
 
 pytestmark = pytest.mark.once
 
@@ -209,14 +217,16 @@ def test_stopped_writer_leaves_what_was_there(tmp_path):
             writer.write(frame)
         before = [file.read_bytes() for file in (tmp_path / name, tmp_path / name / "000000.png")
                   if file.is_file()]  # fmt: skip
-        with pytest.raises(VPGCError, match="cannot follow frames of .32, 32, 4."):
+        said = pytest.warns(UserWarning, match="rendered so far can be played")
+        with said, pytest.raises(VPGCError, match="cannot follow frames of .32, 32, 4."):
             with AlphaWriter(tmp_path / name, 25, overwrite=True) as writer:
                 writer.write(frame)
                 writer.write(frame[:16])
         after = [file.read_bytes() for file in (tmp_path / name, tmp_path / name / "000000.png")
                  if file.is_file()]  # fmt: skip
         assert after == before and len(before) == 1
-    assert sorted(x.name for x in tmp_path.iterdir()) == ["a.mov", "b"]
+    names = ["a.mov", "a.partial.mov", "b", "b.partial"]
+    assert sorted(x.name for x in tmp_path.iterdir()) == names
     with pytest.raises(VPGCError, match="No frame was written to"):
         with AlphaWriter(tmp_path / "c.mov", 25):
             pass
@@ -232,3 +242,178 @@ def test_refused_alpha_targets(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(VPGCError, match="file is a file: choose another name"):
         check_alpha_target(tmp_path / "file", overwrite=True)
+
+
+def moving(count=6, size=64):
+    """Frames of a disc that is cut out."""
+    rows, columns = np.mgrid[:size, :size]
+    frame = np.random.default_rng(0).integers(60, 190, (size, size, 4), dtype="uint8")
+    frame[..., 3] = 255 * (np.hypot(rows - size / 2, columns - size / 2) < size / 3)
+    return [np.roll(frame, 2 * k, axis=1) for k in range(count)]
+
+
+TEXTS = {"title": "Ich, ausgeschnitten \u2702", "comment": "synthetic", "software": "test 1"}
+TEXTS["DigitalSourceType"] = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
+
+
+@pytest.mark.parametrize("name", ["me.mov", "me.webm"])
+def test_metadata_of_containers(tmp_path, name):
+    called = []
+
+    def finish(path):
+        called.append((path.name, path.parent == tmp_path, len(read_alpha(path))))
+
+    with AlphaWriter(tmp_path / name, 25, metadata=TEXTS, finish=finish) as writer:
+        for frame in moving():
+            writer.write(frame)
+        assert not called and not (tmp_path / name).exists()
+    # Whole, and not yet under its name.
+    assert called == [(f"me.partial{name[2:]}", True, 6)]
+    with av.open(str(tmp_path / name)) as container:
+        found = {key.lower(): text for key, text in container.metadata.items()}
+    assert {key.lower(): text for key, text in TEXTS.items()}.items() <= found.items()
+
+
+def test_texts_of_png_files(tmp_path):
+    from PIL import Image
+
+    frames = moving(3)
+    with AlphaWriter(tmp_path / "me", 25, metadata=TEXTS, finish=lambda path: 1 / 0) as writer:
+        for frame in frames:
+            writer.write(frame)
+    for k, file in enumerate(sorted((tmp_path / "me").iterdir())):
+        with Image.open(file) as image:
+            image.verify()  # checksums of all chunks
+        with Image.open(file) as image:
+            assert image.text == {key[0].upper() + key[1:]: text for key, text in TEXTS.items()}
+            np.testing.assert_array_equal(np.asarray(image), frames[k])
+
+
+@pytest.mark.parametrize("name", ["me.mov", "me.webm"])
+def test_times_of_a_rate_that_varies(tmp_path, name):
+    times = [0, 0.04, 0.1, 0.15, 0.5, 0.52]
+    with AlphaWriter(tmp_path / name, 25, times=times) as writer:
+        for frame in moving():
+            writer.write(frame)
+    with av.open(str(tmp_path / name)) as container:
+        found = [float(p.pts * p.time_base) for p in container.demux(video=0) if p.pts is not None]
+    np.testing.assert_allclose(found, times, atol=6e-4 if name == "me.webm" else 1e-5)
+    with pytest.warns(UserWarning), pytest.raises(VPGCError, match="given 1 times but more fram"):
+        with AlphaWriter(tmp_path / name, 25, overwrite=True, times=[0]) as writer:
+            for frame in moving(2):
+                writer.write(frame)
+
+
+@pytest.mark.parametrize("name", ["me.mov", "me.webm", "me"])
+def test_what_a_stopped_writer_leaves_can_be_played(tmp_path, name):
+    partial = tmp_path / name.replace("me", "me.partial")
+    told = f"What is rendered so far can be played in {partial}; the same call begins anew"
+    with pytest.warns(UserWarning, match=told), pytest.raises(KeyboardInterrupt):
+        with AlphaWriter(tmp_path / name, 25) as writer:
+            for frame in moving():
+                writer.write(frame)
+            raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == [partial.name]
+    assert len(read_alpha(partial)) == 6
+    # Asked for by the caller, it is said by the caller.
+    with AlphaWriter(tmp_path / name, 25) as writer:
+        for frame in moving(4):
+            writer.write(frame)
+        assert writer.keep() == partial
+    assert os.listdir(tmp_path) == [partial.name]
+    assert len(read_alpha(partial)) == 4
+    # One that has not begun takes nothing away; a whole one replaces it.
+    with pytest.raises(KeyboardInterrupt):
+        with AlphaWriter(tmp_path / name, 25) as writer:
+            raise KeyboardInterrupt
+    assert partial.exists() and len(os.listdir(tmp_path)) == 1
+    with AlphaWriter(tmp_path / name, 25) as writer:
+        writer.write(moving()[0])
+    assert os.listdir(tmp_path) == [name] and len(read_alpha(tmp_path / name)) == 1
+
+
+def test_what_a_killed_writer_leaves_can_be_played(tmp_path):
+    code = """
+import os, numpy as np
+from keras_vpgc.reenactment.background import AlphaWriter
+noise = np.random.default_rng(0).integers(0, 255, (96, 96, 4), dtype="uint8")
+writers = [AlphaWriter(name, 25) for name in ("me.mov", "me.webm", "me")]
+for k in range(150):
+    for writer in writers:
+        writer.write(np.roll(noise, k, axis=0))
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=200).returncode == 9
+    # The last frame may be cut off.
+    counts = [sum(1 for _ in read_frames(tmp_path / f"me.partial.{x}")) for x in ("mov", "webm")]
+    assert min(counts) >= 75
+    assert len(list((tmp_path / "me.partial").iterdir())) == 150
+
+
+def test_whole_movie_is_an_ordinary_one(tmp_path):
+    with AlphaWriter(tmp_path / "me.mov", 25) as writer:
+        for frame in moving(60):
+            writer.write(frame)
+    data, boxes = (tmp_path / "me.mov").read_bytes(), []
+    while data:
+        boxes.append(data[4:8])
+        size = int.from_bytes(data[:4], "big")
+        data = data[size if size > 1 else int.from_bytes(data[8:16], "big") :]
+    # No fragments, which editors may not know, and nothing behind the index.
+    assert boxes[0] == b"ftyp" and boxes[-1] == b"moov" and b"moof" not in boxes
+    assert boxes.count(b"moov") == 1
+
+
+def test_failed_finish_loses_nothing(tmp_path):
+    with pytest.warns(UserWarning, match="me.partial.mov"), pytest.raises(ZeroDivisionError):
+        with AlphaWriter(tmp_path / "me.mov", 25, finish=lambda path: 1 / 0) as writer:
+            writer.write(moving()[0])
+    assert len(read_alpha(tmp_path / "me.partial.mov")) == 1
+
+
+@pytest.mark.parametrize("name", ["me.mov", "me"])
+def test_nothing_is_left_where_no_frame_could_be_written(tmp_path, monkeypatch, name):
+    writer = AlphaWriter(tmp_path / name, 25)
+    for method in ("_encode", "_png"):
+        monkeypatch.setattr(writer, method, lambda frame: 1 / 0)
+    with pytest.raises(ZeroDivisionError), writer:
+        writer.write(moving()[0])
+    assert os.listdir(tmp_path) == []
+
+
+def test_foreign_files_are_not_replaced(tmp_path):
+    (tmp_path / "me.partial").mkdir()
+    (tmp_path / "me.partial" / "letter.txt").write_text("dear")
+    with pytest.raises(VPGCError, match="me.partial holds more than PNG files .letter.txt."):
+        check_alpha_target(tmp_path / "me")
+    (tmp_path / "me.partial.mov").mkdir()
+    with pytest.raises(VPGCError, match="me.partial.mov is a folder: choose another name"):
+        check_alpha_target(tmp_path / "me.mov")
+
+
+@pytest.mark.parametrize("name, codec", [("me.mov", "prores_ks"), ("me.webm", "libvpx-vp9")])
+def test_missing_encoder_is_said_before_the_work(tmp_path, monkeypatch, name, codec):
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {codec})
+    with pytest.raises(VPGCError, match=f"no encoder for {name[2:]} with alpha, {codec}: install"):
+        check_alpha_target(tmp_path / name)
+    check_alpha_target(tmp_path / "me")
+
+
+def test_path_is_a_picture(composed, tmp_path, monkeypatch):
+    frame, alpha, _ = composed
+    monkeypatch.chdir(tmp_path)
+    picture = np.full((20, 20, 3), (10, 20, 230), "uint8")  # BGR
+    for name in ("green", "alpha"):
+        cv2.imwrite("a.png", picture)
+        os.replace("a.png", name)
+        np.testing.assert_array_equal(parse_background(Path(name))[0, 0], (230, 20, 10))
+    np.testing.assert_array_equal(with_masks([alpha], Path("green"))(frame)[5, 5], (230, 20, 10))
+    check_composition("none", None, Path("green"))
+    with pytest.raises(VPGCError, match="no picture .*white: give the path of a PNG"):
+        check_composition("none", None, tmp_path / "white")
+    names = ["green", "alpha", "#10ff00", None]
+    assert [background_key(x) for x in names] == names
+    before = background_key(Path("green"))
+    assert before == background_key(tmp_path / "alpha") and len(before) == 64
+    Path("green").write_bytes(cv2.imencode(".png", picture + 1)[1].tobytes())
+    assert background_key(Path("green")) != before

@@ -111,3 +111,37 @@ def test_long_videos_are_sampled(tmp_path):
     levels = [frame.mean() for frame in sampled_frames(path)]
     assert len(levels) == 300 and levels[0] < 5 and levels[-1] > 190
     assert len(list(read_frames(path))) == 400
+
+
+def composite(image, behind):
+    """A frame with straight alpha before a grey ground, in float64."""
+    alpha = image[..., 3:] / 255.0
+    return alpha * image[..., :3] + (1 - alpha) * behind
+
+
+@pytest.mark.parametrize("behind", [0, 128, 255])
+def test_words_on_a_cut_out_look_as_on_a_whole_picture(behind):
+    size = 256
+    frame = np.random.default_rng(0).integers(0, 256, (size, size, 4), dtype="uint8")
+    frame[..., 3] = np.linspace(0, 255, size)  # the corner has all of it in its rows
+    frame = np.ascontiguousarray(np.rot90(frame))
+    marked = draw_mark(frame, "synthetic")
+    plain = draw_mark(np.rint(composite(frame, behind)).astype("uint8"), "synthetic")
+    found = composite(marked, behind)
+    assert np.abs(found - plain).max() <= 4 and np.abs(found - plain).mean() < 0.5
+    # Nothing else is touched; the letters are white and opaque.
+    np.testing.assert_array_equal(marked[: size // 2], frame[: size // 2])
+    letters = (plain == 255).all(axis=-1) & (composite(frame, behind) < 250).any(axis=-1)
+    letters[: size // 2] = False
+    assert letters.sum() > 4 and marked[letters].min() == 255
+
+
+def test_invisible_mark_leaves_alpha_alone():
+    mark = InvisibleMark()
+    frames = list(scene(128))
+    alpha = np.random.default_rng(0).integers(0, 256, (128, 128), dtype="uint8")
+    marked = [mark.embed(np.dstack([frame, alpha])) for frame in frames]
+    for frame, found in zip(frames, marked, strict=True):
+        np.testing.assert_array_equal(found[..., 3], alpha)
+        np.testing.assert_array_equal(found[..., :3], mark.embed(frame))
+    assert mark.detect(x[..., :3] for x in marked).found

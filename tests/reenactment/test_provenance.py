@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import warnings
@@ -14,6 +15,7 @@ from keras_vpgc import VPGCError
 from keras_vpgc.cli import main
 from keras_vpgc.data.video import VideoWriter, read_frames
 from keras_vpgc.reenactment import Provenance, Puppet, content_credentials, reenact, verify
+from keras_vpgc.reenactment.background import AlphaWriter
 
 pytestmark = pytest.mark.once
 
@@ -437,3 +439,87 @@ def test_default_says_nothing(puppet, clip, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         reenact(puppet, clip, tmp_path / "o.mp4", end=0.4, progress=False)
+
+
+def cut_out(path, provenance, count=25):
+    """A person who is cut out, as a writer of alpha is to be called."""
+    noise = np.random.default_rng(1).integers(90, 160, (128, 128, 4), dtype="uint8")
+    noise[..., 3] = 255 * (np.hypot(*np.mgrid[-64:64, -64:64]) < 50)
+    extra = {"metadata": provenance.metadata(path), "finish": provenance.sign}
+    with AlphaWriter(path, 25, overwrite=True, **extra) as writer:
+        for _ in range(count):
+            writer.write(provenance.frame(noise))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("me.mov", None),
+        (
+            "me.webm",
+            "no place for a manifest in .webm files, .* by its metadata .* choose .mov for",
+        ),
+        ("me", "PNG files of a folder are not signed, .* by their metadata .* choose .mov for"),
+    ],
+)
+def test_cut_out_person_says_it_is_synthetic(tmp_path, recwarn, name, said):
+    provenance = Provenance(invisible=True, mark="synthetic")
+    provenance.check(tmp_path / name)
+    assert len(recwarn.list) == (said is not None)
+    if said:
+        assert re.search(said, str(recwarn.list[0].message))
+    path = cut_out(tmp_path / name, provenance)
+    found = verify(path)
+    assert found.exit_code == 0 and found.invisible_mark["found"]
+    assert found.metadata["digital_source_type"] == GENERATED
+    assert found.metadata["title"] == "Synthetic video"
+    assert found.metadata["software"].startswith("keras_vpgc ")
+    if name == "me.mov":
+        assert manifest(path)[1] == "Valid" and found.manifest["state"] == "valid"
+        assert tags(path, export_xmp="1")["xmp"]
+    else:
+        assert found.manifest["state"] == "none"
+    off = verify(cut_out(tmp_path / f"off{path.suffix}", Provenance(enabled=False), 2))
+    assert off.exit_code == 3 and off.metadata["title"] is None
+
+
+def test_png_files_tell(tmp_path):
+    from PIL import Image, PngImagePlugin
+
+    folder = cut_out(tmp_path / "me", Provenance(), 3)
+    one, two, _ = sorted(folder.iterdir())
+    assert verify(one).exit_code == 0
+    with Image.open(one) as image:
+        root = ET.fromstring(image.info["xmp"].decode().split("?>", 1)[1].rsplit("<?", 1)[0])
+        pixels = image.copy()
+    assert GENERATED in str([x.attrib for x in root.iter()])
+    # The folder says what all of its files say.
+    pixels.save(two)
+    assert verify(one).exit_code == 0 and verify(two).exit_code == verify(folder).exit_code == 3
+    # Others pack their texts.
+    for packed in (False, True):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", f'<a b="{COMPOSITE}"/>', zip=packed)
+        pixels.save(two, pnginfo=info)
+        assert verify(two).metadata["digital_source_type"] == COMPOSITE
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", f"of {GENERATED}")
+    pixels.save(two, pnginfo=info)
+    assert verify(two).exit_code == 0
+    # A manifest of somebody else, and a broken one.
+    signed = tmp_path / "signed.png"
+    content_credentials.sign(one, signed, Provenance()._manifest(), Provenance()._identity())
+    assert verify(signed).manifest["state"] == "valid"
+    two.write_bytes(signed.read_bytes())
+    flip(signed, signed.read_bytes().find(b"This video is") + 4, two)
+    assert verify(two).exit_code == 4 and verify(folder).exit_code == 4
+    (tmp_path / "none").mkdir()
+    with pytest.raises(VPGCError, match="none is a folder without PNG files"):
+        verify(tmp_path / "none")
+    (tmp_path / "b.png").write_text("hello")
+    with pytest.raises(VPGCError, match="b.png is no PNG file"):
+        verify(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes(one.read_bytes()[:40])
+    with pytest.raises(VPGCError, match="b.png cannot be read as a picture"):
+        verify(tmp_path / "b.png")
