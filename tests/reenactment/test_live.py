@@ -116,6 +116,8 @@ def test_a_camera_that_vanishes_leaves_a_recording_of_its_length(puppet, picture
 
 def test_keys(puppet, pictures, window, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # Both within the same second.
+    monkeypatch.setattr("keras_vpgc.reenactment.live.time.strftime", lambda form: "live-1.mp4")
     said = []
     fake = window({2: "n", 3: "s", 4: "h", 5: "r", 9: "s", 12: "r", 14: "q"})
     source = FakeCamera(pictures * 3, vanishes=False)
@@ -130,7 +132,7 @@ def test_keys(puppet, pictures, window, tmp_path, monkeypatch):
     # One recording for each shape of the picture.
     first, second = stats["recordings"]
     assert [probe_size(x) for x in (first, second)] == [(128, 64), (64, 64)]
-    assert second.endswith("-2.mp4") and len(list(tmp_path.iterdir())) == 2
+    assert second == "live-1-2.mp4" and len(list(tmp_path.iterdir())) == 2
     screen = stats["latency_on_screen"]
     assert screen["frames"] == 14 and screen["p50_ms"] >= stats["latency"]["p50_ms"]
     assert "capture to screen" in str(stats)
