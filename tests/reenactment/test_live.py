@@ -117,7 +117,7 @@ def test_a_camera_that_vanishes_leaves_a_recording_of_its_length(puppet, picture
 def test_keys(puppet, pictures, window, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Both within the same second.
-    monkeypatch.setattr("keras_vpgc.reenactment.live.time.strftime", lambda form: "live-1.mp4")
+    monkeypatch.setattr("keras_vpgc.reenactment.live.time.strftime", lambda form: "1")
     said = []
     fake = window({2: "n", 3: "s", 4: "h", 5: "r", 9: "s", 12: "r", 14: "q"})
     source = FakeCamera(pictures * 3, vanishes=False)
