@@ -120,3 +120,24 @@ def page(chromium, tmp_path):
     yield page
     context.close()
     assert not errors, errors
+
+
+@pytest.fixture
+def vpgc(monkeypatch, capsys):
+    """Run the command in this process: `vpgc("prepare", ...)` -> (exit code, out, err)."""
+
+    import sys
+
+    from keras_vpgc.cli import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vpgc", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call

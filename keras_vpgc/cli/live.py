@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli import options
 from keras_vpgc.cli.reenact import warnings_in_one_line
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")],
+    run: options.Run,
     camera: Annotated[
         str | None, typer.Option(help="Number of the camera, or the address of one; default: 0.")
     ] = None,
@@ -28,23 +29,10 @@ def command(
     every_frame: Annotated[
         bool, typer.Option(help="Drop no frame of a driving video; as fast as it goes.")
     ] = False,
-    retargeting: Annotated[
-        str,
-        typer.Option(
-            help="auto, none (same person, same camera), relative or absolute (another person)."
-        ),
-    ] = "auto",
-    motion: Annotated[
-        float, typer.Option(min=0, max=1, help="Strength of the head motion, 0 is still.")
-    ] = 1.0,
-    neutral: Annotated[
-        float | None,
-        typer.Option(min=0, help="Second of a driving video at which the face is at rest."),
-    ] = None,
-    guard: Annotated[
-        str,
-        typer.Option(help="Poses that the puppet has not seen: warn, clamp (bring back) or off."),
-    ] = "warn",
+    retargeting: options.Retargeting = "auto",
+    motion: options.Motion = 1.0,
+    neutral: options.Neutral = None,
+    guard: options.Guard = "warn",
     calibration: Annotated[
         int, typer.Option(min=1, help="Good frames that tell the driver's shape and neutral pose.")
     ] = 25,
@@ -59,18 +47,12 @@ def command(
             help="Frames without a face: hold the last pose, fade to the puppet at rest, or skip."
         ),
     ] = "hold",
-    start: Annotated[
-        str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the driving video.")
-    ] = None,
+    start: options.Start = None,
+    end: options.End = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trackers at once.")] = None,
-    precision: Annotated[
-        str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
-    ] = "auto",
+    precision: options.Precision = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing recording.")] = False,
-    tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+    tracker_model: options.TrackerModel = None,
     provenance: Annotated[
         bool, typer.Option(help="Say in a recording that it is synthetic: metadata and manifest.")
     ] = True,
@@ -85,13 +67,8 @@ def command(
         bool,
         typer.Option("--invisible-mark", help="Hide a mark there that vpgc verify finds."),
     ] = False,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(help="Your C2PA certificate chain, PEM (or KERAS_VPGC_CERTIFICATE)."),
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="Its private key, PEM (or KERAS_VPGC_KEY).")
-    ] = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
 ):
     """Drive a puppet by a camera, in a window.
 

@@ -7,41 +7,26 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli import options
+
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")],
+    run: options.Run,
     driving: Annotated[
         Path,
         typer.Option(help="A video, a .npz or .npy of landmarks, or a folder of contour images."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The video to write.")],
-    retargeting: Annotated[
-        str,
-        typer.Option(
-            help="auto, none (same person, same camera), relative or absolute (another person)."
-        ),
-    ] = "auto",
-    neutral: Annotated[
-        float | None,
-        typer.Option(min=0, help="Second at which the driving face is at rest; default: chosen."),
-    ] = None,
-    motion: Annotated[
-        float, typer.Option(min=0, max=1, help="Strength of the head motion, 0 is still.")
-    ] = 1.0,
-    guard: Annotated[
-        str,
-        typer.Option(help="Poses that the puppet has not seen: warn, clamp (bring back) or off."),
-    ] = "warn",
+    retargeting: options.Retargeting = "auto",
+    neutral: options.Neutral = None,
+    motion: options.Motion = 1.0,
+    guard: options.Guard = "warn",
     missing: Annotated[
         str,
         typer.Option(help="Frames without a face: hold the last pose, fade to black, or skip."),
     ] = "hold",
-    start: Annotated[
-        str | None, typer.Option(help="Where to begin, in seconds or H:M:S of the driving video.")
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option(help="Where to stop, in seconds or H:M:S of the driving video.")
-    ] = None,
+    start: options.Start = None,
+    end: options.End = None,
     side_by_side: Annotated[bool, typer.Option(help="Show the driving face too.")] = False,
     paste_back: Annotated[
         str,
@@ -63,11 +48,9 @@ def command(
     ] = None,
     sound: Annotated[bool, typer.Option(help="Give the result the driving video's sound.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
-    precision: Annotated[
-        str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
-    ] = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
-    tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
+    tracker_model: options.TrackerModel = None,
     provenance: Annotated[
         bool,
         typer.Option(help="Say in the file that it is synthetic: metadata and a C2PA manifest."),
@@ -78,13 +61,8 @@ def command(
     invisible_mark: Annotated[
         bool, typer.Option("--invisible-mark", help="Hide a mark that vpgc verify finds.")
     ] = False,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(help="Your C2PA certificate chain, PEM (or KERAS_VPGC_CERTIFICATE)."),
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="Its private key, PEM (or KERAS_VPGC_KEY).")
-    ] = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
 ):
     """Drive a puppet by a video.
 

@@ -53,7 +53,7 @@ class Camera:
         cv2 = import_cv2()
         self.name = f"Camera {number}"
         self.waited = 0.0
-        with video._quiet():
+        with video.quiet():
             self._capture = cv2.VideoCapture(int(number) if str(number).isdigit() else number)
             opened = self._capture.isOpened()
         if not opened:

@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from keras_vpgc import assets
 from keras_vpgc.data import parallel, video
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.data.mediapipe_task import MediaPipeTask
+from keras_vpgc.errors import missing_extra
 
 NUM_POINTS = 478
 NUM_BLENDSHAPES = 52
@@ -135,7 +135,7 @@ class Faces:
         return track
 
 
-class FaceTracker:
+class FaceTracker(MediaPipeTask):
     """MediaPipe's Face Landmarker. Use it in a `with`: it must be closed.
 
     It looks at each frame alone, so a frame's result does not depend on what came before.
@@ -157,40 +157,15 @@ class FaceTracker:
     name = "mediapipe-face-landmarker"
 
     def __init__(self, model=None):
-        # MediaPipe's C++ log speaks of its own build, not of the user's video.
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        mediapipe = _mediapipe()
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        path = assets.find("face_landmarker", model)
-        self.version = mediapipe.__version__
-        self._mediapipe = mediapipe
-        options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(path)),
-            running_mode=vision.RunningMode.IMAGE,
+        super().__init__(
+            "FaceLandmarker",
+            "face_landmarker",
+            "the face landmarker's model",
+            model,
             num_faces=MAX_FACES,
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
         )
-        try:
-            with video._quiet():
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
-        except (RuntimeError, ValueError) as error:
-            raise VPGCError(
-                f"{path} is not the face landmarker's model: give the path of a "
-                "face_landmarker.task, or leave it out to have it fetched."
-            ) from error
-        self._first = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
-    def close(self):
-        """End it; MediaPipe wants that said."""
-        self._landmarker.close()
 
     def detect(self, frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All faces of a frame, at most four, the largest first.
@@ -203,7 +178,7 @@ class FaceTracker:
             `(k, 4, 4)`, float32.
         """
         height, width = frame.shape[:2]
-        found = self._detect(_reduced(frame))
+        found = self.look(_reduced(frame), "detect")
         size = np.array([width, height, width], "float32")
         points = [
             np.array([[p.x, p.y, p.z] for p in face], "float32") * size
@@ -240,35 +215,6 @@ class FaceTracker:
                 result.confidence[i] = 1
                 result.valid[i] = True
         return result
-
-    def _detect(self, frame):
-        mp = self._mediapipe
-        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-        if self._first:
-            self._first = False
-            with video._quiet():
-                return self._landmarker.detect(image)
-        return self._landmarker.detect(image)
-
-
-def _mediapipe():
-    """Import MediaPipe, without TensorFlow.
-
-    It asks TensorFlow, where that is installed, for a decorator of its documentation, and would
-    make everybody wait many seconds for it.
-    """
-    block = "tensorflow" not in sys.modules
-    if block:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
-        import mediapipe
-        import mediapipe.tasks.python
-    except ImportError as error:
-        raise missing_extra("mediapipe", "landmarks") from error
-    finally:
-        if block:
-            del sys.modules["tensorflow"]
-    return mediapipe
 
 
 def _reduced(frame):

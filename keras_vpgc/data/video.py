@@ -129,7 +129,7 @@ def _open(path):
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Keep other libraries' own messages off the terminal; ours says what matters."""
     saved = os.dup(2)
     with open(os.devnull, "w") as sink:

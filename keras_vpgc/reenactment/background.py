@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_vpgc import assets
 from keras_vpgc.data import video
-from keras_vpgc.data.tracking import _mediapipe
+from keras_vpgc.data.mediapipe_task import MediaPipeTask
 from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
 
 COLOURS = {"green": (0, 177, 64), "blue": (0, 71, 187), "white": (255,) * 3, "black": (0,) * 3}
@@ -39,7 +39,7 @@ UNLIKE = 0.2
 LOW, HIGH = 0.1, 0.9
 
 
-class PersonSegmenter:
+class PersonSegmenter(MediaPipeTask):
     """MediaPipe's selfie segmenter. Use it in a `with`: it must be closed.
 
     Args:
@@ -61,36 +61,14 @@ class PersonSegmenter:
     """
 
     def __init__(self, model=None):
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        self._mediapipe = _mediapipe()
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        path = assets.find("selfie_segmentation", model)
-        options = vision.ImageSegmenterOptions(
-            base_options=BaseOptions(model_asset_path=str(path)),
-            running_mode=vision.RunningMode.IMAGE,
+        super().__init__(
+            "ImageSegmenter",
+            "selfie_segmentation",
+            "a segmenter's model",
+            model,
             output_confidence_masks=True,
             output_category_mask=False,
         )
-        try:
-            with video._quiet():
-                self._segmenter = vision.ImageSegmenter.create_from_options(options)
-        except (RuntimeError, ValueError) as error:
-            raise VPGCError(
-                f"{path} is not a segmenter's model: give the path of selfie_segmentation.tflite, "
-                "or leave it out to have it fetched."
-            ) from error
-        self._first = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
-    def close(self) -> None:
-        """End it; MediaPipe wants that said."""
-        self._segmenter.close()
 
     def __call__(self, frame) -> np.ndarray:
         """How sure it is that a pixel shows a person.
@@ -101,11 +79,7 @@ class PersonSegmenter:
         Returns:
             float32 `(h, w)` in [0, 1]; its edges are as coarse as the model's 256x256 pixels.
         """
-        mp = self._mediapipe
-        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-        with video._quiet() if self._first else contextlib.nullcontext():
-            found = self._segmenter.segment(image)
-        self._first = False
+        found = self.look(frame, "segment")
         return np.array(found.confidence_masks[0].numpy_view(), "float32").reshape(frame.shape[:2])
 
 

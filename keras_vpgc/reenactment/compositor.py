@@ -1,5 +1,6 @@
 """What a viewer sees: the puppet's picture in a full frame, before another background."""
 
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -75,17 +76,20 @@ class Compositor:
         if self.background is not None:
             self.background.close()
 
-    def source_frames(self, first: int = 0) -> Iterator[np.ndarray | None]:
-        """The frames that pictures `first`, `first + 1` and so on are pasted into.
+    def source_frames(self, pictures=None) -> Iterator[np.ndarray | None]:
+        """The frames that pictures are pasted into.
+
+        Args:
+            pictures: Int `(m,)`, their numbers; default: all of them, from 0 on.
 
         Yields:
             uint8 RGB `(height, width, 3)`, or `None` where nothing is pasted into.
         """
         if self.paste is None:
-            while True:
-                yield None
+            yield from itertools.repeat(None)
         else:
-            yield from frames_at(self.source, self.numbers[first:])
+            wanted = self.numbers if pictures is None else self.numbers[pictures]
+            yield from frames_at(self.source, wanted)
 
     def frame(self, number: int, image, source_frame=None) -> np.ndarray:
         """The frame to write.

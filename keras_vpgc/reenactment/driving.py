@@ -1,6 +1,5 @@
 """What drives a puppet: a video, a file of landmarks, or a folder of contour images."""
 
-import itertools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -43,7 +42,6 @@ class Drive:
         spans: Pairs of seconds of the source that are shown.
         compositor: What puts the images into full frames or before another background, or `None`.
         numbers: Int `(count,)`, the compositor's numbers of the frames.
-        under: From the number of a frame to the frames that the images are put into.
     """
 
     count: int
@@ -57,7 +55,6 @@ class Drive:
     spans: list[tuple[float, float]] | None = None
     compositor: Compositor | None = None
     numbers: np.ndarray | None = None
-    under: Callable[[int], Iterator[np.ndarray | None]] | None = None
 
 
 def by_video(
@@ -132,11 +129,6 @@ def by_video(
                 frame = crops.apply(frame, crop, puppet.size)
             yield frame
 
-    def under(start):
-        if compositor is None or compositor.paste is None:
-            return itertools.repeat(None)
-        return ahead(frames_at(compositor.source, compositor.numbers[numbers[start:]]))
-
     return Drive(
         count=len(landmarks),
         images=lambda start: puppet.batches(landmarks, batch_size, start=start),
@@ -149,7 +141,6 @@ def by_video(
         spans=_spans(times, ends, kept),
         compositor=compositor,
         numbers=numbers,
-        under=under,
     )
 
 
@@ -485,7 +476,6 @@ def _before(puppet, background, count):
     return {
         "compositor": Compositor(puppet.size, background=Background(background)),
         "numbers": np.arange(count),
-        "under": lambda start: itertools.repeat(None),
     }
 
 

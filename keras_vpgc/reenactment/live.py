@@ -389,7 +389,7 @@ class _Window:
 
     def __init__(self):
         self.cv2 = import_cv2()
-        with video._quiet():
+        with video.quiet():
             flags = self.cv2.WINDOW_NORMAL | self.cv2.WINDOW_KEEPRATIO | self.cv2.WINDOW_GUI_NORMAL
             self.cv2.namedWindow(TITLE, flags)
             blank = np.zeros((WINDOW_SIDE, WINDOW_SIDE, 3), "uint8")

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.errors import VPGCError, import_cv2
 
 # Of the part of the picture under the words' letters.
 SHADE = 0.4
@@ -19,14 +19,6 @@ STRENGTH = 1.5
 FALSE_POSITIVES = 1e-6
 # Frames that are looked at; of a long video stretches spread over it.
 STRETCHES, STRETCH = 10, 30
-
-
-def _cv2():
-    try:
-        import cv2
-    except ImportError:
-        raise missing_extra("opencv-contrib-python", "video") from None
-    return cv2
 
 
 def draw_mark(image: np.ndarray, text: str) -> np.ndarray:
@@ -48,7 +40,7 @@ def draw_mark(image: np.ndarray, text: str) -> np.ndarray:
     marked = draw_mark(frame, "synthetic")
     ```
     """
-    cv2 = _cv2()
+    cv2 = import_cv2()
     image = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
     font = cv2.FONT_HERSHEY_SIMPLEX
@@ -149,7 +141,7 @@ class InvisibleMark:
         """
         if image.shape[2] == 4:
             return np.dstack([self.embed(image[..., :3]), image[..., 3]])
-        cv2 = _cv2()
+        cv2 = import_cv2()
         pattern = _pattern(*image.shape[:2])
         grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype("float32")
         side = max(3, round(min(grey.shape) / 24) | 1)
@@ -168,7 +160,7 @@ class InvisibleMark:
         Returns:
             A `Detection`; false in at most one of a million videos without the mark.
         """
-        cv2 = _cv2()
+        cv2 = import_cv2()
         total, count = np.zeros((GRID, GRID), "float32"), 0
         for frame in frames:
             grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
@@ -221,7 +213,7 @@ def sampled_frames(path):
 
 
 def _read_pictures(files, start=0, stop=None):
-    cv2 = _cv2()
+    cv2 = import_cv2()
     for file in files[start:stop]:
         image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if image is None:
@@ -252,7 +244,7 @@ def _signs():
 @functools.lru_cache(maxsize=4)
 def _pattern(height, width):
     """The mark for a size of picture, float32 `(height, width)`, mean square 1."""
-    cv2 = _cv2()
+    cv2 = import_cv2()
     signs = np.zeros((GRID, GRID), "float32")
     signs[_band()[0]] = _signs()
     # OpenCV transforms even sizes alone.

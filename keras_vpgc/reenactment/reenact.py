@@ -18,7 +18,7 @@ import numpy as np
 from keras_vpgc import assets
 from keras_vpgc.data import sound as sounds
 from keras_vpgc.data import video
-from keras_vpgc.data.overlap import Behind
+from keras_vpgc.data.overlap import Behind, ahead
 from keras_vpgc.data.tracking import tracker_name
 from keras_vpgc.data.video_parts import FACES, JOINED, VideoParts, open_job, remove_job
 from keras_vpgc.errors import NoFaceError, VPGCError, writing
@@ -322,7 +322,9 @@ def _frames(drive, provenance, side_by_side, batch_size, progress, start):
     compositor = drive.compositor
     warm_up = 0 if compositor is None else compositor.warm_up
     first = max(0, start - batch_size * math.ceil(warm_up / batch_size))
-    under = drive.under(first) if compositor is not None else None
+    under = None
+    if compositor is not None:
+        under = ahead(compositor.source_frames(drive.numbers[first:]))
     beside = drive.beside(start) if side_by_side else None
     bar = tqdm(total=drive.count, initial=start, desc="driving", unit="frame", disable=not progress)
     try:
@@ -344,7 +346,7 @@ def _frames(drive, provenance, side_by_side, batch_size, progress, start):
                 bar.update()
     finally:
         for reader in (under, beside):
-            if hasattr(reader, "close"):
+            if reader is not None:
                 reader.close()
 
 

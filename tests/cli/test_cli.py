@@ -7,26 +7,8 @@ import sys
 import pytest
 
 import keras_vpgc
-from keras_vpgc.cli import main
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def vpgc(monkeypatch, capsys):
-    """Run the command in this process: `vpgc("prepare", ...)` -> (exit code, out, err)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vpgc", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def refused(result, *words):

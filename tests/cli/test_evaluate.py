@@ -3,7 +3,7 @@ import json
 import pytest
 
 from keras_vpgc.data import video
-from tests.cli.test_cli import refused, vpgc  # noqa: F401
+from tests.cli.test_cli import refused
 from tests.evaluation.videos import frames_of, write_exact
 
 pytestmark = pytest.mark.once
@@ -19,7 +19,7 @@ def videos(clip, tmp_path_factory):
     )
 
 
-def test_two_videos_are_scored(vpgc, videos, tmp_path):  # noqa: F811
+def test_two_videos_are_scored(vpgc, videos, tmp_path):
     truth, late = videos
     target = tmp_path / "scores"
     code, out, _ = vpgc(
@@ -34,7 +34,7 @@ def test_two_videos_are_scored(vpgc, videos, tmp_path):  # noqa: F811
     assert "1 of 12 frames of prediction (full) are identical" in out
 
 
-def test_systems_are_compared(vpgc, videos, tmp_path):  # noqa: F811
+def test_systems_are_compared(vpgc, videos, tmp_path):
     truth, late = videos
     code, out, _ = vpgc(
         "compare", "--truth", truth, f"late={late}", f"same={truth}", "-o", tmp_path / "c",
@@ -47,7 +47,7 @@ def test_systems_are_compared(vpgc, videos, tmp_path):  # noqa: F811
     refused(vpgc("compare", "--truth", truth, f"a={late}", f"a={truth}"), "Two systems", "'a'")
 
 
-def test_what_failed_is_said_at_the_end(vpgc, videos, tmp_path, monkeypatch):  # noqa: F811
+def test_what_failed_is_said_at_the_end(vpgc, videos, tmp_path, monkeypatch):
     truth, late = videos
     read = video.read_frames
 
@@ -67,7 +67,7 @@ def test_what_failed_is_said_at_the_end(vpgc, videos, tmp_path, monkeypatch):  #
     assert (tmp_path / "c" / "report.html").exists()
 
 
-def test_exactly_one_of_the_two_ways(vpgc, videos, tmp_path):  # noqa: F811
+def test_exactly_one_of_the_two_ways(vpgc, videos, tmp_path):
     truth, late = videos
     way = "give RUN, or --prediction and --truth"
     refused(vpgc("evaluate"), way)
@@ -80,7 +80,7 @@ def test_exactly_one_of_the_two_ways(vpgc, videos, tmp_path):  # noqa: F811
     )
 
 
-def test_a_result_is_scored_against_its_driver(vpgc, videos, tmp_path):  # noqa: F811
+def test_a_result_is_scored_against_its_driver(vpgc, videos, tmp_path):
     truth, late = videos
     target = tmp_path / "scores"
     code, out, _ = vpgc(

@@ -7,12 +7,12 @@ import pytest
 import keras_vpgc
 from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.models import DirectMapping
-from tests.cli.test_cli import refused, vpgc  # noqa: F401
+from tests.cli.test_cli import refused
 
 pytestmark = pytest.mark.once
 
 
-def test_a_puppet_is_exported_beside_itself(vpgc, run, portrait, tmp_path):  # noqa: F811
+def test_a_puppet_is_exported_beside_itself(vpgc, run, portrait, tmp_path):
     model = DirectMapping(
         image_size=32, context=3, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
         driver_multipliers=(1, 2), num_blocks=1, latent_dim=16, norm_groups=4, attention_sizes=(),
@@ -38,7 +38,7 @@ def test_a_puppet_is_exported_beside_itself(vpgc, run, portrait, tmp_path):  # n
     refused(vpgc("export", run, "--format", "caffe"), "no format 'caffe'", "onnx, openvino")
 
 
-def test_landmarks_of_a_video_become_a_file(vpgc, run, clip, portrait, tmp_path):  # noqa: F811
+def test_landmarks_of_a_video_become_a_file(vpgc, run, clip, portrait, tmp_path):
     target = tmp_path / "drive.npz"
     code, out, _ = vpgc("landmarks", run, "--driving", clip, "-o", target, "--end", 0.4)
     assert code == 0 and "landmarks of 10 frames" in out

@@ -1,12 +1,12 @@
 import pytest
 
 from keras_vpgc.data.video import read_frames
-from tests.cli.test_cli import refused, vpgc  # noqa: F401
+from tests.cli.test_cli import refused
 
 pytestmark = pytest.mark.once
 
 
-def test_a_clip_as_the_camera(vpgc, run, clip, tmp_path):  # noqa: F811
+def test_a_clip_as_the_camera(vpgc, run, clip, tmp_path):
     target = tmp_path / "live.mp4"
     code, out, error = vpgc(
         "live", run, "--driving", clip, "--no-window", "--record", target, "--end", 1.2,
@@ -19,7 +19,7 @@ def test_a_clip_as_the_camera(vpgc, run, clip, tmp_path):  # noqa: F811
     assert len(list(read_frames(target))) == pytest.approx(30, abs=3)
 
 
-def test_what_is_refused(vpgc, run, clip, tmp_path):  # noqa: F811
+def test_what_is_refused(vpgc, run, clip, tmp_path):
     live = ("live", run, "--no-window")
     refused(vpgc(*live, "--camera", 97), "Camera 97 cannot be opened")
     refused(vpgc(*live, "--driving", clip, "--filter", "kalman"), "no filter 'kalman'")

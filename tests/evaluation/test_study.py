@@ -342,18 +342,7 @@ def test_keys_that_are_none(study, tmp_path):
             read_study(fine, broken)
 
 
-def test_command(study, folders, tmp_path, capsys, monkeypatch):
-    from keras_vpgc.cli import main
-
-    def vpgc(*arguments):
-        monkeypatch.setattr("sys.argv", ["vpgc", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
+def test_command(vpgc, study, folders, tmp_path):
     loud = folders["led"] / "maybird.mp4"
     silent = [folders["crimson"] / f"{x}.mp4" for x in ("maybird", "obsidian")]
     code, out, _ = vpgc(

@@ -38,7 +38,7 @@ def wide(clip, tmp_path_factory):
 
 
 def composed(compositor, images, first=0):
-    sources = compositor.source_frames(first)
+    sources = compositor.source_frames(np.arange(first, len(compositor.numbers)))
     return [
         compositor.frame(k, images[k], source)
         for k, source in zip(range(first, len(images)), sources, strict=False)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
-from keras_vpgc.cli import main
 from keras_vpgc.data.video import VideoWriter, read_frames
 from keras_vpgc.reenactment import Provenance, Puppet, content_credentials, reenact, verify
 from keras_vpgc.reenactment.background import AlphaWriter
@@ -395,19 +394,9 @@ def test_lost_metadata_leave_the_mark(tmp_path):
     assert found.sentences[0].endswith("says that it is synthetic, by its invisible mark.")
 
 
-def test_command(run, puppet, clip, tmp_path, monkeypatch, capsys):
+def test_command(vpgc, run, puppet, clip, tmp_path, monkeypatch):
     # Compiled already.
     monkeypatch.setattr(Puppet, "load", lambda *arguments: puppet)
-
-    def vpgc(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vpgc", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
 
     base = ("reenact", run, "--driving", clip, "--end", 0.4)
     target = tmp_path / "o.mp4"
