@@ -7,9 +7,9 @@ several devices (`device_count`, `distributed`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
 `to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); what layers let
-kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none);
-and files for other runtimes (`write_export`, `read_export`); each file's docstrings say what they
-promise.
+kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none),
+and `fuses`; and files for other runtimes (`write_export`, `read_export`); each file's docstrings
+say what they promise.
 """
 
 import importlib
@@ -62,6 +62,7 @@ half_by_default = _module.half_by_default
 group_norm = _module.group_norm
 draw_lines = _module.draw_lines
 attend = _module.attend
+fuses = _module.fuses
 write_export = _module.write_export
 read_export = _module.read_export
 
@@ -77,6 +78,7 @@ __all__ = [
     "distributed",
     "draw_lines",
     "free_memory",
+    "fuses",
     "group_norm",
     "half_by_default",
     "jit_by_default",

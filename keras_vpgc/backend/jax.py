@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_vpgc import assets
+from keras_vpgc.backend import jax_programs
 
 # Compiled programs are kept up to that size in all.
 KEPT_BYTES = 4 * 2**30
@@ -124,14 +125,28 @@ def compiled(model):
         A function of a numpy array (or list of them), compiled once a shape.
     """
     _keep_compiled()
-    trainable = [v.value for v in model.trainable_variables]
-    fixed = [v.value for v in model.non_trainable_variables]
+    weights = (
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    )
 
-    @jax.jit
-    def call(trainable, fixed, inputs):
-        return model.stateless_call(trainable, fixed, inputs, training=False)[0]
+    def function(weights, inputs):
+        return model.stateless_call(*weights, inputs, training=False)[0]
 
-    return lambda inputs: call(trainable, fixed, inputs)
+    if keras.distribution.distribution() is not None:
+        call = jax.jit(function)
+        return lambda inputs: call(weights, inputs)
+    programs: dict = {}
+
+    def frozen(inputs):
+        leaves, structure = jax.tree.flatten(inputs)
+        key = structure, tuple((x.shape, str(x.dtype)) for x in leaves)
+        if key not in programs:
+            programs[key] = jax_programs.freeze(function, weights, inputs)
+        constants, program = programs[key]
+        return program(constants, inputs)
+
+    return frozen
 
 
 @functools.cache
@@ -443,6 +458,11 @@ def draw_lines(start, end, height, width, line_width, dtype):
     return None
 
 
+def fuses() -> bool:
+    """Is a long sum or minimum that is written out one kernel, quicker than a loop?"""
+    return jax.default_backend() != "cpu"
+
+
 def attend(queries, keys, dtype):
     """The soft index by cuDNN's fused attention, on a GPU in half precision; else `None`.
 
@@ -450,12 +470,34 @@ def attend(queries, keys, dtype):
     """
     lengths = queries.shape[1], keys.shape[1]
     half = dtype in ("bfloat16", "float16")
-    if jax.default_backend() != "gpu" or not half or any(n is None or n % 64 for n in lengths):
+    unit = 64 * _device_total()
+    if jax.default_backend() != "gpu" or not half or any(n is None or n % unit for n in lengths):
         return None
-    # With several devices the queries are divided among them where cuDNN wants them whole.
-    if keras.distribution.distribution() is not None or not _attends(dtype, keys.shape[-1]):
+    if not _attends(dtype, keys.shape[-1], _device_total()):
         return None
-    return _attend(queries, keys, dtype, "cudnn")
+    return _attend_divided(queries, keys, dtype, "cudnn")
+
+
+def _device_total() -> int:
+    """Number of devices that a batch is divided among."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.backend_mesh.size
+
+
+def _attend_divided(queries, keys, dtype, implementation):
+    """`_attend`, on each device for the queries of its images: cuDNN's cannot be divided by XLA."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return _attend(queries, keys, dtype, implementation)
+    # The queries of a position are those of the first image, then of the second, and so on.
+    parts = jax.sharding.PartitionSpec(None, distribution.batch_dim_name)
+    return jax.shard_map(
+        lambda queries, keys: _attend(queries, keys, dtype, implementation),
+        mesh=distribution.device_mesh.backend_mesh,
+        in_specs=(parts, jax.sharding.PartitionSpec()),
+        out_specs=parts,
+        check_vma=False,
+    )(queries, keys)
 
 
 def _attend(queries, keys, dtype, implementation):
@@ -471,15 +513,16 @@ def _attend(queries, keys, dtype, implementation):
 
 
 @functools.cache
-def _attends(dtype, length) -> bool:
+def _attends(dtype, length, devices) -> bool:
     """Does cuDNN's fused attention work here, its gradient too? If not, one sentence why."""
 
     def loss(x, implementation):
-        return jnp.sum(jnp.square(_attend(x, x, dtype, implementation)))
+        return jnp.sum(jnp.square(_attend_divided(x, x, dtype, implementation)))
 
+    count = 64 * devices
     try:
         with jax.ensure_compile_time_eval():
-            x = jnp.cos(jnp.arange(64.0 * length)).reshape(1, 64, length)
+            x = jnp.cos(jnp.arange(1.0 * count * length)).reshape(1, count, length)
             found, wanted = (
                 jax.jit(jax.grad(loss), static_argnums=1)(x, way) for way in ("cudnn", "xla")
             )

@@ -287,6 +287,11 @@ def draw_lines(start, end, height, width, line_width, dtype):
     return None
 
 
+def fuses() -> bool:
+    """Is a long sum or minimum that is written out one kernel, quicker than a loop?"""
+    return False
+
+
 def attend(queries, keys, dtype):
     """There is no kernel here: `None`. See the PyTorch backend."""
     return None

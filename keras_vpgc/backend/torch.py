@@ -68,11 +68,9 @@ def train_step(model, function, data):
 
     Recorded as one graph where `torch_graph.mode` says so; `model.phase`, if there, tells steps
     of different kinds apart. Steps that accumulate gradients, which are not alike, are not
-    recorded; those of several processes are, but no CUDA graph replays them.
+    recorded.
     """
     optimizer, mode = model.optimizer, torch_graph.mode()
-    if _group() and mode != "off":
-        mode = "trace"
     if mode == "off" or _accumulates(optimizer):
         # Gradients are asked for by `vjp`; all else, the optimisers too, works on values.
         with torch.no_grad():
@@ -511,6 +509,11 @@ def draw_lines(start, end, height, width, line_width, dtype):
     ends = torch.cat([start, end], dim=-1)
     drawn = kernel(ends.flatten(0, 1), height, width, line_width, getattr(torch, dtype))
     return drawn.unflatten(0, ends.shape[:2])
+
+
+def fuses() -> bool:
+    """Is a long sum or minimum that is written out one kernel, quicker than a loop?"""
+    return False
 
 
 def attend(queries, keys, dtype):

@@ -127,7 +127,7 @@ class LandmarkHeatmap(keras.layers.Layer):
         def squared(segment):
             return _squared(*(ops.take(part, segment, axis=2) for part in parts))
 
-        if self.unrolled:
+        if self.unrolled or backend.fuses():
             nearest = _nearest_in_groups(parts)
         else:
             nearest = ops.fori_loop(
