@@ -8,7 +8,7 @@ several devices (`device_count`, `distributed`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
 `to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); what layers let
 kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none),
-and `fuses`; and files for other runtimes (`write_export`, `read_export`); each file's docstrings
+`fuses` and `kept`; and files for other runtimes (`write_export`, `read_export`); each file's docstrings
 say what they promise.
 """
 
@@ -63,6 +63,7 @@ group_norm = _module.group_norm
 draw_lines = _module.draw_lines
 attend = _module.attend
 fuses = _module.fuses
+kept = _module.kept
 write_export = _module.write_export
 read_export = _module.read_export
 
@@ -84,6 +85,7 @@ __all__ = [
     "jit_by_default",
     "jitted",
     "keeps_device_batches",
+    "kept",
     "launched",
     "mean_over_devices",
     "move_towards",

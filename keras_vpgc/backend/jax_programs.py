@@ -1,8 +1,19 @@
 """Programs for inference on JAX that find their weights as they want them."""
 
+import warnings
+
 import jax
 from jax.experimental.layout import Format, Layout
 from jax.extend import core
+
+# On a GPU the host hands over nearly all of a program at once, as CUDA graphs; by itself XLA leaves
+# convolutions out and the host, which launches hundreds of kernels, bounds a single frame.
+GPU_OPTIONS = {
+    "xla_gpu_graph_min_graph_size": 1,
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONVOLUTION"
+    ),
+}
 
 
 def freeze(function, weights, inputs):
@@ -32,11 +43,28 @@ def freeze(function, weights, inputs):
     kinds = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in before.out_avals]
     # None stands for the layout that arrays have anyway.
     layouts = ([Format(Layout.AUTO)] * len(kinds), None)
-    compiled = jax.jit(program, in_shardings=layouts).lower(kinds, inputs).compile()
+    compiled = _compile(jax.jit(program, in_shardings=layouts).lower(kinds, inputs))
     formats = compiled.input_formats[0][0]
     # All at once: each would be a program of its own.
     constants = jax.jit(lambda leaves: prepare(*leaves), out_shardings=formats)(leaves)
     return constants, compiled
+
+
+def _compile(lowered):
+    """A compiled program, by `GPU_OPTIONS` on a GPU; one sentence where XLA refuses them."""
+    if jax.default_backend() != "gpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(compiler_options=GPU_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        compiled = lowered.compile()  # Whatever else is wrong is wrong here too.
+        reason = str(error).strip().split("\n")[0]
+        warnings.warn(
+            "XLA does not take the options that hand a program to the GPU at once, so the host may "
+            f"bound single frames: {reason}",
+            stacklevel=4,
+        )
+        return compiled
 
 
 def _split(closed, count):

@@ -310,6 +310,8 @@ def distributed(count):
     try:
         yield
     finally:
+        # NCCL waits for ever for a graph that holds one of its messages.
+        torch_graph.release_captured()
         torch.distributed.destroy_process_group()
 
 
@@ -514,6 +516,11 @@ def draw_lines(start, end, height, width, line_width, dtype):
 def fuses() -> bool:
     """Is a long sum or minimum that is written out one kernel, quicker than a loop?"""
     return False
+
+
+def kept(x):
+    """A tensor that is computed once, however many read it, where the compiler might not."""
+    return x
 
 
 def attend(queries, keys, dtype):

@@ -8,6 +8,7 @@ they lie. On a GPU a CUDA graph replays it; Inductor may compile it before.
 
 import os
 import warnings
+import weakref
 from unittest import mock
 
 import torch
@@ -19,6 +20,14 @@ from keras_vpgc.errors import VPGCError
 MODES = ("off", "trace", "graph", "compile")
 # Calls that are run before a CUDA graph is captured: libraries choose their kernels in them.
 WARM_UP = 2
+
+_captured: weakref.WeakSet = weakref.WeakSet()
+
+
+def release_captured():
+    """Let go of all CUDA graphs: those that hold messages between processes outlive no group."""
+    for graph in list(_captured):
+        graph.release()
 
 
 def mode() -> str:
@@ -210,6 +219,14 @@ class _Graph:
             self.mode = "trace"
             return
         self.replay = graph
+        _captured.add(self)
+
+    def release(self):
+        """Let go of the CUDA graph; calls run operation by operation from now on."""
+        if self.replay is not None:
+            torch.cuda.synchronize()
+            self.replay.reset()
+        self.replay, self.mode, self.inputs, self.outputs = None, "trace", [], []
 
 
 def _fold_constants(traced):

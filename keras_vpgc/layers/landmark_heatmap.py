@@ -127,8 +127,11 @@ class LandmarkHeatmap(keras.layers.Layer):
         def squared(segment):
             return _squared(*(ops.take(part, segment, axis=2) for part in parts))
 
-        if self.unrolled or backend.fuses():
+        if self.unrolled:
             nearest = _nearest_in_groups(parts)
+        elif backend.fuses():
+            # What reads the drawing would draw it anew for each of its windows.
+            nearest = backend.kept(_nearest_in_groups(parts))
         else:
             nearest = ops.fori_loop(
                 1, len(self._segments), lambda i, least: ops.minimum(least, squared(i)), squared(0)
