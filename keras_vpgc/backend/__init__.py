@@ -8,8 +8,8 @@ several devices (`device_count`, `distributed`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
 `to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); what layers let
 kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none),
-`fuses` and `kept`; and files for other runtimes (`write_export`, `read_export`); each file's docstrings
-say what they promise.
+`fuses` and `kept`; and files for other runtimes (`write_export`, `read_export`); each file's
+docstrings say what they promise.
 """
 
 import importlib
