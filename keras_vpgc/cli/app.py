@@ -13,6 +13,7 @@ from keras_vpgc.cli import (
     landmarks,
     live,
     prepare,
+    profile,
     reenact,
     study,
     train,
@@ -58,6 +59,7 @@ for module in (
     evaluate,
     compare,
     export,
+    profile,
     demo,
 ):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)

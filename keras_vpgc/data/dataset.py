@@ -57,7 +57,7 @@ def check_batch(batch_size: int, count: int):
         )
 
 
-class _Shuffled(keras.utils.PyDataset):
+class ShuffledBatches(keras.utils.PyDataset):
     """Seeded batches without end: batch `i` of the run is the same whenever it is asked for.
 
     Args:
@@ -292,7 +292,7 @@ class _Regions:
         return result / ops.mean(result, axis=(1, 2), keepdims=True)
 
 
-class FrameBatches(_Shuffled):
+class FrameBatches(ShuffledBatches):
     """Shuffled batches of images, for stage 1.
 
     Args:
@@ -408,7 +408,7 @@ class LandmarkBatches(FrameBatches):
         return (self.windows[self.chosen(batch)], *super().make(batch))
 
 
-class DriverBatches(_Shuffled):
+class DriverBatches(ShuffledBatches):
     """Shuffled pairs of heatmaps and features, for stage 2.
 
     Args:

@@ -827,7 +827,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual, stag
     held_features = encode(autoencoder, data.held_images)
     heatmaps = draw(
         data.landmarks,
-        driver.image_size,
+        driver.heatmap_size,
         config.network.get("line_width"),
         contours=_landmark_set(config),
     )
