@@ -7,6 +7,7 @@ import typer
 from keras_vpgc.cli import (
     compare,
     demo,
+    distill,
     evaluate,
     export,
     inspect,
@@ -52,6 +53,7 @@ for module in (
     prepare,
     inspect,
     train,
+    distill,
     reenact,
     live,
     landmarks,
