@@ -76,7 +76,16 @@ PRESETS: dict[str, dict] = {
             "transformer_mlp_units": 256,
             **_TUNED,
         },
-        "recipe": {"steps": 10_000, "driver_steps": 1_500, "joint_steps": 8_500},
+        # Large steps, as for other small networks; without a warm-up L_VQ has peaks at first.
+        "recipe": {
+            "steps": 10_000,
+            "driver_steps": 1_500,
+            "joint_steps": 8_500,
+            "learning_rate": 1e-3,
+            "driver_learning_rate": 1e-3,
+            "warmup_steps": 100,
+            "context_mode": "causal",
+        },
     },
     "vpgc_256": {
         "description": "256x256, for smaller footage.",
