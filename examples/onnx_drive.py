@@ -40,7 +40,7 @@ def heatmaps(landmarks, about):
     A pixel is `clip(line_width / 2 + 1/2 - distance, 0, 1)`, the distance being that of its centre
     from the nearest line.
     """
-    size = about["size"]
+    size = about["heatmap_size"]
     pixels = np.stack(np.meshgrid(*[np.arange(size, dtype="float32") + 0.5] * 2), axis=-1)
     result = np.empty((len(landmarks), size, size), "float32")
     for image, points in zip(result, landmarks * np.float32(size), strict=True):

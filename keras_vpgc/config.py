@@ -12,7 +12,7 @@ except ImportError as error:
     raise missing_extra("pydantic", "cli") from error
 
 
-Method = Literal["vpgc", "direct"]
+Method = Literal["vpgc", "direct", "distill"]
 
 # The paper's Tab. 5: what the driver knows besides its own features, by one setting.
 DRIVER_VARIANTS = {
@@ -53,6 +53,8 @@ class Recipe(BaseModel):
         joint_rate: The highest rate then, as a share of the driver's.
         joint_feature_weight: lambda of Eq. 8 then.
         joint_adversarial_start: When it begins then, as a share of these steps; 1 for never.
+        true_share: Of a puppet that another one teaches: the share of the frames that are true ones
+            in the joint steps; the others show new poses, as the teacher shows them.
         scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
         rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
             all frames alike, see `keras_vpgc.data.sampling`.
@@ -95,6 +97,7 @@ class Recipe(BaseModel):
     joint_rate: float = Field(default=0.5, gt=0)
     joint_feature_weight: float = Field(default=0.0, ge=0)
     joint_adversarial_start: float = Field(default=0.5, ge=0, le=1)
+    true_share: float = Field(default=0.5, ge=0, le=1)
     region_weights: dict[Literal["face", "eyes", "mouth"], float] | None
     scale_jitter: float = Field(ge=0, lt=1)
     rare_frames: float = Field(ge=0)
@@ -119,7 +122,9 @@ class TrainConfig(BaseModel):
 
     Attributes:
         preset: Name of a preset.
-        method: `"vpgc"`, or the baseline `"direct"`, see `keras_vpgc.models.DirectMapping`.
+        method: `"vpgc"`; the baseline `"direct"`, see `keras_vpgc.models.DirectMapping`; or
+            `"distill"`, see `keras_vpgc.training.recipes.distill_puppet`.
+        teacher: SHA-256 of the puppet that taught this one, or `None`.
         network: Arguments of the model classes.
         recipe: The resolved `Recipe`.
         seed: Seed of weights and data order.
@@ -129,6 +134,7 @@ class TrainConfig(BaseModel):
 
     preset: str
     method: Method = "vpgc"
+    teacher: str | None = None
     network: dict[str, Any]
     recipe: Recipe
     seed: int = 0
@@ -140,6 +146,7 @@ def resolve(
     recipe: dict | None = None,
     seed: int = 0,
     method: Method = "vpgc",
+    teacher: str | None = None,
 ) -> TrainConfig:
     """A preset with overrides, checked.
 
@@ -150,7 +157,7 @@ def resolve(
             `"full"` (with the global context too).
         recipe: Overrides of the recipe.
         seed: Seed of weights and data order.
-        method: See `TrainConfig`.
+        method, teacher: See `TrainConfig`.
 
     Returns:
         A complete `TrainConfig`.
@@ -193,6 +200,7 @@ def resolve(
         return TrainConfig(
             preset=preset,
             method=method,
+            teacher=teacher,
             network={**settings["network"], **network},
             recipe=Recipe(**{**settings["recipe"], **(recipe or {})}),
             seed=seed,

@@ -28,6 +28,7 @@ def write(model, kind, path, metadata):
         strict=False,
     )
     _drop_idle(program)
+    _keep_channels_first(program)
     if kind == "torch":
         torch.export.save(program, path, extra_files={METADATA: metadata})
         return
@@ -66,6 +67,80 @@ def _drop_idle(program):
             if before.dtype == after.dtype and before.shape == after.shape:
                 node.replace_all_uses_with(node.args[0])
                 program.graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+def _keep_channels_first(program):
+    """Leave maps as convolutions have them, channels first, from one to the next.
+
+    Keras turns each map back after a convolution, adds the bias and the shortcut there, and turns
+    it again for the next; runtimes then neither join these sums to the convolutions nor keep the
+    layout that they compute in.
+    """
+    aten = torch.ops.aten
+    graph = program.graph
+
+    def turned(node, order):
+        return (
+            isinstance(node, torch.fx.Node)
+            and node.target is aten.permute.default
+            and list(node.args[1]) == order
+        )
+
+    def make(target, arguments):
+        node = graph.call_function(target, arguments)
+        values = [x.meta["val"] if isinstance(x, torch.fx.Node) else x for x in arguments]
+        node.meta["val"] = target(*values)
+        return node
+
+    def first(node):
+        """The map with its channels first, if that costs nothing."""
+        if turned(node, TO_LAST):
+            return node.args[0]
+        return next((user for user in node.users if turned(user, TO_FIRST)), None)
+
+    def bias_of(node):
+        """The bias that is added along the last axis, if this is one."""
+        reshaped = isinstance(node, torch.fx.Node) and node.target is aten.reshape.default
+        if reshaped and list(node.args[1][:-1]) == [1, 1, 1] and node.args[0].meta["val"].ndim == 1:
+            return node.args[0]
+        return None
+
+    def replace(node):
+        if turned(node, TO_FIRST) and turned(node.args[0], TO_LAST):
+            return node.args[0].args[0]
+        if node.target is aten.relu.default and turned(node.args[0], TO_LAST):
+            return make(aten.relu.default, (node.args[0].args[0],)), TO_LAST
+        if node.target is not aten.add.Tensor or not turned(node.args[0], TO_LAST):
+            return None
+        (one, other), inner = node.args[:2], node.args[0].args[0]
+        bias = bias_of(other)
+        if bias is not None and inner.target is aten.conv2d.default and len(inner.users) == 1:
+            more = inner.args[3:] if len(inner.args) > 3 else ()
+            if len(inner.args) < 3 or inner.args[2] is None:
+                return make(aten.conv2d.default, (*inner.args[:2], bias, *more)), TO_LAST
+        if not isinstance(other, torch.fx.Node) or other.meta["val"].shape != one.meta["val"].shape:
+            return None
+        straight = first(other)
+        # What is used must have been computed by then.
+        order = {x: i for i, x in enumerate(graph.nodes)}
+        if straight is None or order[straight] > order[node]:
+            return None
+        return make(aten.add.Tensor, (inner, straight)), TO_LAST
+
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        with graph.inserting_before(node):
+            found = replace(node)
+            if isinstance(found, tuple):
+                found = make(aten.permute.default, found)
+        if found is not None:
+            node.replace_all_uses_with(found)
+    graph.eliminate_dead_code()
     program.graph_module.recompile()
 
 

@@ -7,12 +7,14 @@ import typer
 from keras_vpgc.cli import (
     compare,
     demo,
+    distill,
     evaluate,
     export,
     inspect,
     landmarks,
     live,
     prepare,
+    profile,
     reenact,
     study,
     train,
@@ -51,6 +53,7 @@ for module in (
     prepare,
     inspect,
     train,
+    distill,
     reenact,
     live,
     landmarks,
@@ -58,6 +61,7 @@ for module in (
     evaluate,
     compare,
     export,
+    profile,
     demo,
 ):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)

@@ -57,7 +57,7 @@ def check_batch(batch_size: int, count: int):
         )
 
 
-class _Shuffled(keras.utils.PyDataset):
+class ShuffledBatches(keras.utils.PyDataset):
     """Seeded batches without end: batch `i` of the run is the same whenever it is asked for.
 
     Args:
@@ -292,7 +292,7 @@ class _Regions:
         return result / ops.mean(result, axis=(1, 2), keepdims=True)
 
 
-class FrameBatches(_Shuffled):
+class FrameBatches(ShuffledBatches):
     """Shuffled batches of images, for stage 1.
 
     Args:
@@ -408,7 +408,7 @@ class LandmarkBatches(FrameBatches):
         return (self.windows[self.chosen(batch)], *super().make(batch))
 
 
-class DriverBatches(_Shuffled):
+class DriverBatches(ShuffledBatches):
     """Shuffled pairs of heatmaps and features, for stage 2.
 
     Args:
@@ -597,6 +597,65 @@ class DriverImageBatches(DriverBatches):
         images = backend.take(arrays["images"], chosen)
         weights = self.regions.weigh_on_device(backend.take(arrays["boxes"], chosen))
         return inputs, images, weights[..., None]
+
+
+class TeacherBatches(ShuffledBatches):
+    """What a trained puppet shows for true and for new landmarks, to teach another one.
+
+    Args:
+        landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
+        indices: Int `(m,)`, the training frames.
+        images: uint8 `(m, s, s, 3)`, the training frames.
+        poses: Gives new windows of landmarks, see `keras_vpgc.data.seen_poses.SeenPoses.sample`.
+        offsets: Int `(t,)`, the frames of a window relative to the one that is shown.
+        teach: Function of float32 `(b, t, points, 2)` that gives the teacher's features and
+            images, float in [-1, 1], and the heatmaps that the student reads.
+        batch_size, steps, seed, start: As for `FrameBatches`.
+        true_share: Share of the examples that are frames of the clip, with the true image. The
+            others are new, with the teacher's.
+        region_weights: See `weigh_regions`.
+        **kwargs: `sampling` as for `FrameBatches`, and arguments of `keras.utils.PyDataset`.
+
+    Returns of `[i]`:
+        The pair of heatmaps and the teacher's features, images (float in [-1, 1]) and the weights
+        of their pixels `(b, s, s, 1)`.
+    """
+
+    def __init__(
+        self,
+        landmarks,
+        indices,
+        images,
+        poses,
+        offsets,
+        teach,
+        batch_size,
+        steps,
+        seed=0,
+        start=0,
+        true_share=0.5,
+        region_weights=None,
+        **kwargs,
+    ):
+        super().__init__(len(indices), batch_size, steps, seed, start, **kwargs)
+        windows = np.clip(indices[:, None] + np.asarray(offsets), 0, len(landmarks) - 1)
+        self.landmarks, self.windows, self.images = landmarks, windows, images
+        self.poses, self.teach, self.true_share = poses, teach, true_share
+        self.shown = int(np.flatnonzero(np.asarray(offsets) == 0)[0])
+        self.region_weights = region_weights
+
+    def make(self, batch):
+        rng = np.random.default_rng((self.seed, batch, 2))
+        chosen = self.chosen(batch)
+        landmarks = self.landmarks[self.windows[chosen]].astype("float32")
+        new = rng.uniform(size=len(chosen)) >= self.true_share
+        if new.any():
+            landmarks[new] = self.poses(int(new.sum()), rng)
+        features, images, heatmaps = self.teach(landmarks)
+        true = self.images[chosen].astype("float32") / 127.5 - 1.0
+        images = np.where(new[:, None, None, None], np.clip(images, -1.0, 1.0), true)
+        weights = weigh_regions(landmarks[:, self.shown], images.shape[1], self.region_weights)
+        return (heatmaps, features), images, weights[..., None]
 
 
 def stack_context(heatmaps, neighbours):

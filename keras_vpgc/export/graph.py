@@ -38,7 +38,7 @@ def export_model(model, inputs: str = "landmarks", pixels: str = "uint8") -> ker
 
     Returns:
         Keras model of the same weights, from float32 `landmarks` `(b, context, points, 2)` in
-        [0, 1] or `heatmaps` `(b, s, s, context)` in [0, 1] to `images` `(b, s, s, 3)`, uint8 RGB or
+        [0, 1] or `heatmaps` `(b, d, d, context)` in [0, 1] to `images` `(b, s, s, 3)`, uint8 RGB or
         float32 in [-1, 1].
 
     Example:
@@ -97,7 +97,8 @@ def describe(model, inputs: str, pixels: str) -> dict:
         inputs, pixels: See `export_model`.
 
     Returns:
-        JSON-able dict: names, shapes and ranges of `input` and `output`; `size` in pixels,
+        JSON-able dict: names, shapes and ranges of `input` and `output`; `size` and
+        `heatmap_size` in pixels,
         `frame_rate`, `landmark_set`, `context`, `context_mode` and `context_offsets` (the frames of
         a window, relative to the one that is shown; beyond its ends a clip's first or last frame is
         repeated); `contours` (points in order, and whether they are closed) and `line_width` in
@@ -110,9 +111,10 @@ def describe(model, inputs: str, pixels: str) -> dict:
     middle = context
     offsets = context_indices(2 * context + 1, context, mode)[middle] - middle
     size, heatmap = model.image_size, model.heatmap
+    drawn, _ = heatmap.size
     shapes = {
         "landmarks": ["batch", context, heatmap.num_points, 2],
-        "heatmaps": ["batch", size, size, context],
+        "heatmaps": ["batch", drawn, drawn, context],
     }
     neutral = neutral_landmarks(metadata)
     return {
@@ -132,13 +134,14 @@ def describe(model, inputs: str, pixels: str) -> dict:
             "color": "RGB",
         },
         "size": size,
+        "heatmap_size": drawn,
         "frame_rate": metadata.get("frame_rate"),
         "landmark_set": model.landmark_set,
         "context": context,
         "context_mode": mode,
         "context_offsets": offsets.tolist(),
         "contours": [[list(points), closed] for points, closed in CONTOURS[model.landmark_set]],
-        "line_width": heatmap.line_width or max(1.0, 2.0 * size / 512),
+        "line_width": heatmap.line_width or max(1.0, 2.0 * drawn / 512),
         "neutral_landmarks": None if neutral is None else np.round(neutral, 6).tolist(),
         "metadata": metadata,
     }

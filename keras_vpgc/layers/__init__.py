@@ -6,10 +6,12 @@ from keras_vpgc.layers.global_context import GlobalContext
 from keras_vpgc.layers.grid_codebook import GridCodebook
 from keras_vpgc.layers.group_normalization import GroupNormalization
 from keras_vpgc.layers.landmark_heatmap import LandmarkHeatmap
+from keras_vpgc.layers.pixel_shuffle_conv import PixelShuffleConv2D
 from keras_vpgc.layers.pointwise_mlp import PointwiseMLP
 from keras_vpgc.layers.position_embedding import PositionEmbedding
 from keras_vpgc.layers.resample import Downsample, Upsample
 from keras_vpgc.layers.residual_block import ResidualBlock
+from keras_vpgc.layers.separable_block import SeparableBlock
 from keras_vpgc.layers.shared_codebook import SharedCodebook
 from keras_vpgc.layers.soft_index import SoftIndex
 from keras_vpgc.layers.spatial_attention import SpatialAttention
@@ -26,9 +28,11 @@ __all__ = [
     "GridCodebook",
     "GroupNormalization",
     "LandmarkHeatmap",
+    "PixelShuffleConv2D",
     "PointwiseMLP",
     "PositionEmbedding",
     "ResidualBlock",
+    "SeparableBlock",
     "SharedCodebook",
     "SoftIndex",
     "SpatialAttention",

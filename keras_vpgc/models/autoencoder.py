@@ -9,6 +9,10 @@ from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import presets
 
 CODEBOOKS = ("grid", "vanilla", "split", "none")
+BLOCKS = ("residual", "separable")
+# Largest feature maps that separable blocks normalise: on larger ones that takes longer than
+# their convolutions.
+NORMALIZED_SIZE = 32
 # What tells only the training how the codes move: a puppet has no such arguments.
 TRAINING_ARGUMENTS = (
     "codebook_weight",
@@ -50,8 +54,10 @@ def grid_of(image_size: int, multipliers, stride: int = 1) -> int:
     return image_size // factor
 
 
-def check_groups(base_channels, multipliers, norm_groups):
-    """Refuse channel numbers that the normalisation's groups do not divide."""
+def check_blocks(block, base_channels, multipliers, norm_groups):
+    """Refuse a block that there is not, and channels that the normalisation cannot group."""
+    if block not in BLOCKS:
+        raise VPGCError(f"There is no block {block!r}: choose one of {', '.join(BLOCKS)}.")
     for channels in {base_channels * m for m in multipliers}:
         if channels % norm_groups:
             raise VPGCError(
@@ -73,6 +79,7 @@ def build_encoder(
     name="encoder",
     stride=1,
     shortcut=False,
+    block="residual",
 ):
     """The convolutional encoder, image `(b, s, s, channels)` -> features `(b, h, h, latent_dim)`.
 
@@ -88,18 +95,17 @@ def build_encoder(
         base_channels, 3 * stride, stride, padding="same", name=f"{name}_first", **options
     )(inputs)
     for level, multiplier in enumerate(multipliers):
-        for block in range(num_blocks):
-            x = layers.ResidualBlock(
-                base_channels * multiplier, norm_groups, name=f"{name}_{level}_{block}", **options
-            )(x)
+        for place in range(num_blocks):
+            filters = base_channels * multiplier
+            x = _block(x, block, filters, norm_groups, f"{name}_{level}_{place}", options)
             if x.shape[1] in attention_sizes:
                 x = layers.SpatialAttention(
-                    norm_groups, name=f"{name}_{level}_{block}_attention", **options
+                    norm_groups, name=f"{name}_{level}_{place}_attention", **options
                 )(x)
         if level + 1 < len(multipliers):
             x = layers.Downsample(name=f"{name}_{level}_down", **options)(x)
-    x = _middle(x, norm_groups, name, options)
-    x = layers.GroupNormalization(norm_groups, activation="silu", name=f"{name}_norm", **options)(x)
+    x = _middle(x, block, norm_groups, name, options)
+    x = _activation(x, block, norm_groups, name, options)
     x = keras.layers.Conv2D(latent_dim, 3, padding="same", name=f"{name}_last", **options)(x)
     if shortcut:
         cell = image_size // grid_of(image_size, multipliers, stride)
@@ -121,37 +127,66 @@ def build_decoder(
     dtype,
     name="decoder",
     shortcut=False,
+    block="residual",
+    stride=1,
 ):
-    """The encoder's mirror, features `(b, h, h, latent_dim)` -> image `(b, s, s, 3)` in float32."""
+    """The encoder's mirror, features `(b, h, h, latent_dim)` -> image `(b, s, s, 3)` in float32.
+
+    `stride`: the last convolution gives so many pixels a side for each of its positions.
+    """
     options = {"dtype": dtype}
     inputs = keras.Input((grid, grid, latent_dim), name=f"{name}_input", dtype="float32")
     x = keras.layers.Conv2D(
         base_channels * multipliers[-1], 3, padding="same", name=f"{name}_first", **options
     )(inputs)
-    x = _middle(x, norm_groups, name, options)
+    x = _middle(x, block, norm_groups, name, options)
     for level in reversed(range(len(multipliers))):
-        for block in range(num_blocks):
-            x = layers.ResidualBlock(
-                base_channels * multipliers[level],
-                norm_groups,
-                name=f"{name}_{level}_{block}",
-                **options,
-            )(x)
+        for place in range(num_blocks):
+            filters = base_channels * multipliers[level]
+            x = _block(x, block, filters, norm_groups, f"{name}_{level}_{place}", options)
             if x.shape[1] in attention_sizes:
                 x = layers.SpatialAttention(
-                    norm_groups, name=f"{name}_{level}_{block}_attention", **options
+                    norm_groups, name=f"{name}_{level}_{place}_attention", **options
                 )(x)
         if level:
-            x = layers.Upsample(shortcut=shortcut, name=f"{name}_{level}_up", **options)(x)
-    x = layers.GroupNormalization(norm_groups, activation="silu", name=f"{name}_norm", **options)(x)
-    x = keras.layers.Conv2D(3, 3, padding="same", name=f"{name}_last", dtype="float32")(x)
+            # Of a light decoder the channels shrink before the map grows, not after.
+            filters = base_channels * multipliers[level - 1] if block == "separable" else None
+            x = layers.Upsample(
+                filters,
+                shortcut=shortcut,
+                shuffle=block == "separable",
+                name=f"{name}_{level}_up",
+                **options,
+            )(x)
+    x = _activation(x, block, norm_groups, name, options)
+    options = {"name": f"{name}_last", "dtype": "float32"}
+    if stride == 1:
+        x = keras.layers.Conv2D(3, 3, padding="same", **options)(x)
+    else:
+        x = layers.PixelShuffleConv2D(3, 3, stride, **options)(x)
     return keras.Model(inputs, x, name=name)
 
 
-def _middle(x, norm_groups, name, options):
-    x = layers.ResidualBlock(None, norm_groups, name=f"{name}_middle_0", **options)(x)
+def _block(x, kind, filters, norm_groups, name, options):
+    """A block of a kind behind `x`, of `filters` channels (`None`: its own)."""
+    if kind == "residual":
+        return layers.ResidualBlock(filters, norm_groups, name=name, **options)(x)
+    groups = norm_groups if x.shape[1] <= NORMALIZED_SIZE else None
+    return layers.SeparableBlock(filters, groups, name=name, **options)(x)
+
+
+def _activation(x, kind, norm_groups, name, options):
+    """What comes between the last block and the last convolution."""
+    if kind == "separable" and x.shape[1] > NORMALIZED_SIZE:
+        return keras.layers.ReLU(name=f"{name}_relu", **options)(x)
+    norm = layers.GroupNormalization(norm_groups, activation="silu", name=f"{name}_norm", **options)
+    return norm(x)
+
+
+def _middle(x, kind, norm_groups, name, options):
+    x = _block(x, kind, None, norm_groups, f"{name}_middle_0", options)
     x = layers.SpatialAttention(norm_groups, name=f"{name}_middle_attention", **options)(x)
-    return layers.ResidualBlock(None, norm_groups, name=f"{name}_middle_1", **options)(x)
+    return _block(x, kind, None, norm_groups, f"{name}_middle_1", options)
 
 
 def build_quantizer(
@@ -233,7 +268,13 @@ class PortraitAutoencoder(PresetModel):
         image_size: Height and width of the image, in pixels.
         base_channels: Channels of the first level.
         multipliers: Channel multiplier of each level; the image is halved between two levels.
-        num_blocks: Residual blocks of a level.
+        stride: Stride of the encoder's first convolution, whose kernel is three times as wide, and
+            pixels a side that the decoder's last one gives for each of its positions
+            (`PixelShuffleConv2D`): 4 leaves out the two largest levels, where most of the time
+            goes.
+        num_blocks: Blocks of a level.
+        block: `"residual"`, two 3x3 convolutions with group normalisation; or `"separable"`, see
+            `SeparableBlock`: two ninths of the work, normalised on small maps alone.
         latent_dim: `d`, depth of the features Z.
         norm_groups: Groups of the group normalisation.
         attention_sizes: Feature-map sizes at which the residual blocks are followed by attention.
@@ -288,7 +329,9 @@ class PortraitAutoencoder(PresetModel):
         image_size=512,
         base_channels=64,
         multipliers=(1, 1, 2, 2, 4, 8),
+        stride=1,
         num_blocks=2,
+        block="residual",
         latent_dim=256,
         norm_groups=32,
         attention_sizes=(16,),
@@ -316,7 +359,7 @@ class PortraitAutoencoder(PresetModel):
         }
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype
         policy = dtype or keras.config.dtype_policy()
-        check_groups(base_channels, multipliers, norm_groups)
+        check_blocks(block, base_channels, multipliers, norm_groups)
         check_codebook(codebook)
         for key in ("ema_decay", "revive_after", "kmeans_start"):
             if codebook != "vanilla" and arguments[key] not in (None, False):
@@ -324,10 +367,11 @@ class PortraitAutoencoder(PresetModel):
                     f"{key} belongs to the vanilla codebook and this one is {codebook!r}: leave it "
                     "out, or choose codebook='vanilla'."
                 )
-        grid = grid_of(image_size, multipliers)
+        grid = grid_of(image_size, multipliers, stride)
         shared = (base_channels, multipliers, num_blocks, latent_dim, norm_groups, attention_sizes)
-        encoder = build_encoder(image_size, 3, *shared, policy, shortcut=shortcuts)
-        decoder = build_decoder(grid, *shared, policy, shortcut=shortcuts)
+        kind = {"stride": stride, "shortcut": shortcuts, "block": block}
+        encoder = build_encoder(image_size, 3, *shared, policy, **kind)
+        decoder = build_decoder(grid, *shared, policy, **kind)
         codebook_layer, soft_index = build_quantizer(
             codebook,
             grid,

@@ -8,7 +8,7 @@ from keras_vpgc.models.autoencoder import (
     PresetModel,
     build_decoder,
     build_encoder,
-    check_groups,
+    check_blocks,
     grid_of,
 )
 
@@ -24,9 +24,9 @@ class DirectMapping(PresetModel):
     Args:
         image_size: Height and width of the image, in pixels.
         context: Number of neighbouring frames that the network sees.
-        base_channels, multipliers, driver_base_channels, driver_multipliers, driver_stride,
-            num_blocks, latent_dim, norm_groups, attention_sizes, shortcuts: See
-            `PortraitAutoencoder` and `PortraitDriver`.
+        heatmap_size, base_channels, multipliers, stride, driver_base_channels, driver_multipliers,
+            driver_stride, num_blocks, block, latent_dim, norm_groups, attention_sizes, shortcuts:
+            See `PortraitAutoencoder` and `PortraitDriver`.
         line_width, landmark_set, output, metadata: See `PortraitReenactor`.
         dtype: Dtype policy of the layers.
         name: Name of the model.
@@ -56,13 +56,16 @@ class DirectMapping(PresetModel):
     def __init__(
         self,
         image_size=512,
+        heatmap_size=None,
         context=7,
         base_channels=64,
         multipliers=(1, 1, 2, 2, 4, 8),
+        stride=1,
         driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
         driver_stride=1,
         num_blocks=2,
+        block="residual",
         latent_dim=256,
         norm_groups=32,
         attention_sizes=(16,),
@@ -81,10 +84,11 @@ class DirectMapping(PresetModel):
         policy = dtype or keras.config.dtype_policy()
         if output not in ("float", "uint8"):
             raise VPGCError(f"output must be 'float' or 'uint8'; received {output!r}.")
-        check_groups(base_channels, multipliers, norm_groups)
-        check_groups(driver_base_channels, driver_multipliers, norm_groups)
-        grid = grid_of(image_size, multipliers)
-        if grid_of(image_size, driver_multipliers, driver_stride) != grid:
+        check_blocks(block, base_channels, multipliers, norm_groups)
+        check_blocks(block, driver_base_channels, driver_multipliers, norm_groups)
+        grid = grid_of(image_size, multipliers, stride)
+        size = heatmap_size or image_size
+        if grid_of(size, driver_multipliers, driver_stride) != grid:
             raise VPGCError(
                 f"multipliers {tuple(multipliers)} and driver_multipliers "
                 f"{tuple(driver_multipliers)} (with driver_stride={driver_stride}) must make the "
@@ -92,18 +96,27 @@ class DirectMapping(PresetModel):
             )
         blocks = (num_blocks, latent_dim, norm_groups, attention_sizes, policy)
         heatmap = layers.LandmarkHeatmap(
-            image_size, line_width, landmark_set, name="heatmap", dtype=policy
+            size, line_width, landmark_set, name="heatmap", dtype=policy
         )
         encoder = build_encoder(
-            image_size,
+            size,
             context,
             driver_base_channels,
             driver_multipliers,
             *blocks,
             name="driver_encoder",
             stride=driver_stride,
+            block=block,
         )
-        decoder = build_decoder(grid, base_channels, multipliers, *blocks, shortcut=shortcuts)
+        decoder = build_decoder(
+            grid,
+            base_channels,
+            multipliers,
+            *blocks,
+            shortcut=shortcuts,
+            block=block,
+            stride=stride,
+        )
         landmarks = keras.Input((context, heatmap.num_points, 2), name="landmarks", dtype="float32")
         image = decoder(encoder(heatmap(landmarks)))
         if output == "uint8":

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_vpgc import layers
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.models.autoencoder import PresetModel, build_encoder, check_groups, grid_of
+from keras_vpgc.models.autoencoder import PresetModel, build_encoder, check_blocks, grid_of
 
 
 def build_head(
@@ -61,13 +61,15 @@ class PortraitDriver(PresetModel):
 
     Args:
         codes: The trained codes `(h, w, K_c, d_c)`, or `None` for zeros until weights are loaded.
-        image_size: Height and width of the heatmaps, in pixels.
+        image_size: Height and width of the image, in pixels.
+        heatmap_size: Those of the heatmaps, which are drawn at that size; `None` for the image's.
         context: Number of neighbouring frames, the heatmaps' channels.
         driver_base_channels: Channels of the encoder's first level.
         driver_multipliers: Channel multiplier of each level.
         driver_stride: Stride of the encoder's first convolution, whose kernel is three times as
             wide; 2 leaves out the level of full resolution, where most of the time goes.
-        num_blocks: Residual blocks of a level.
+        num_blocks: Blocks of a level.
+        block: See `PortraitAutoencoder`.
         latent_dim: `d`, depth of the features.
         norm_groups: Groups of the group normalisation.
         attention_sizes: Feature-map sizes with attention.
@@ -83,7 +85,7 @@ class PortraitDriver(PresetModel):
         name: Name of the model.
 
     Input shape:
-        `(batch, image_size, image_size, context)`, values in [0, 1].
+        `(batch, heatmap_size, heatmap_size, context)`, values in [0, 1].
 
     Output shape:
         `(batch, h, w, latent_dim)`, float32.
@@ -107,11 +109,13 @@ class PortraitDriver(PresetModel):
         self,
         codes=None,
         image_size=512,
+        heatmap_size=None,
         context=7,
         driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
         driver_stride=1,
         num_blocks=2,
+        block="residual",
         latent_dim=256,
         norm_groups=32,
         attention_sizes=(16,),
@@ -133,10 +137,11 @@ class PortraitDriver(PresetModel):
         }
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype
         policy = dtype or keras.config.dtype_policy()
-        check_groups(driver_base_channels, driver_multipliers, norm_groups)
-        grid = grid_of(image_size, driver_multipliers, driver_stride)
+        check_blocks(block, driver_base_channels, driver_multipliers, norm_groups)
+        size = heatmap_size or image_size
+        grid = grid_of(size, driver_multipliers, driver_stride)
         encoder = build_encoder(
-            image_size,
+            size,
             context,
             driver_base_channels,
             driver_multipliers,
@@ -147,6 +152,7 @@ class PortraitDriver(PresetModel):
             policy,
             name="driver_encoder",
             stride=driver_stride,
+            block=block,
         )
         codes_shape = (grid, grid, codes_per_cell, code_dim)
         head = build_head(
@@ -161,7 +167,7 @@ class PortraitDriver(PresetModel):
             transformer_mlp_units,
             policy,
         )
-        heatmaps = keras.Input((image_size, image_size, context), name="heatmaps", dtype="float32")
+        heatmaps = keras.Input((size, size, context), name="heatmaps", dtype="float32")
         features = encoder(heatmaps)
         codebook = None
         if texture_prior:
@@ -180,6 +186,7 @@ class PortraitDriver(PresetModel):
         self._arguments = arguments
         self.grid_size = (grid, grid)
         self.image_size = image_size
+        self.heatmap_size = size
         self.encoder = encoder
         self.codebook = codebook
         self.head = head

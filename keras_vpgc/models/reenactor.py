@@ -10,8 +10,8 @@ from keras_vpgc.models.autoencoder import (
     build_decoder,
     build_encoder,
     build_quantizer,
+    check_blocks,
     check_codebook,
-    check_groups,
     grid_of,
 )
 from keras_vpgc.models.driver import PortraitDriver, build_head
@@ -26,9 +26,10 @@ class PortraitReenactor(PresetModel):
 
     Args:
         image_size: Height and width of the image, in pixels.
+        heatmap_size: See `PortraitDriver`.
         context: Number of neighbouring frames that the driver sees.
-        base_channels, multipliers, driver_base_channels, driver_multipliers, driver_stride,
-            num_blocks, latent_dim, norm_groups, attention_sizes, shortcuts: See
+        base_channels, multipliers, stride, driver_base_channels, driver_multipliers, driver_stride,
+            num_blocks, block, latent_dim, norm_groups, attention_sizes, shortcuts: See
             `PortraitAutoencoder` and `PortraitDriver`.
         codebook, codes_per_cell, code_dim, code_scale, window_size, mode, temperature,
             implementation, num_codes: See `PortraitAutoencoder`.
@@ -62,13 +63,16 @@ class PortraitReenactor(PresetModel):
     def __init__(
         self,
         image_size=512,
+        heatmap_size=None,
         context=7,
         base_channels=64,
         multipliers=(1, 1, 2, 2, 4, 8),
+        stride=1,
         driver_base_channels=64,
         driver_multipliers=(1, 1, 2, 2, 4, 4),
         driver_stride=1,
         num_blocks=2,
+        block="residual",
         latent_dim=256,
         norm_groups=32,
         attention_sizes=(16,),
@@ -108,21 +112,23 @@ class PortraitReenactor(PresetModel):
                 f"The codebook {codebook!r} has no grid to take a texture prior from: give the "
                 "driver texture_prior=False."
             )
-        check_groups(base_channels, multipliers, norm_groups)
-        check_groups(driver_base_channels, driver_multipliers, norm_groups)
-        grid = grid_of(image_size, multipliers)
+        check_blocks(block, base_channels, multipliers, norm_groups)
+        check_blocks(block, driver_base_channels, driver_multipliers, norm_groups)
+        grid = grid_of(image_size, multipliers, stride)
+        size = heatmap_size or image_size
         blocks = (num_blocks, latent_dim, norm_groups, attention_sizes, policy)
         heatmap = layers.LandmarkHeatmap(
-            image_size, line_width, landmark_set, name="heatmap", dtype=policy
+            size, line_width, landmark_set, name="heatmap", dtype=policy
         )
         encoder = build_encoder(
-            image_size,
+            size,
             context,
             driver_base_channels,
             driver_multipliers,
             *blocks,
             name="driver_encoder",
             stride=driver_stride,
+            block=block,
         )
         head = build_head(
             grid,
@@ -149,7 +155,15 @@ class PortraitReenactor(PresetModel):
             num_codes,
             policy,
         )
-        decoder = build_decoder(grid, base_channels, multipliers, *blocks, shortcut=shortcuts)
+        decoder = build_decoder(
+            grid,
+            base_channels,
+            multipliers,
+            *blocks,
+            shortcut=shortcuts,
+            block=block,
+            stride=stride,
+        )
 
         landmarks = keras.Input((context, heatmap.num_points, 2), name="landmarks", dtype="float32")
         features = encoder(heatmap(landmarks))

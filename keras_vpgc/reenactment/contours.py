@@ -63,7 +63,7 @@ def window_model(model, drawings: bool = False) -> keras.Model:
     images = window_model(puppet.model)(landmarks)  # (14, 68, 2) -> (8, s, s, 3) for context 7
     ```
     """
-    size = model.image_size
+    size, _ = model.heatmap.size
     if drawings:
         inputs = keras.Input((size, size), name="drawings", dtype="uint8")
         drawn = ops.cast(inputs, "float32") / 255.0
@@ -146,8 +146,8 @@ def drive_contours(
 
     Args:
         puppet: A `Puppet`.
-        contours: A folder, see `read_contours`, or uint8 `(n, s, s)` of the puppet's size, bright
-            lines on black, consecutive frames.
+        contours: A folder, see `read_contours`, or uint8 `(n, s, s)` of the size of the puppet's
+            heatmaps, bright lines on black, consecutive frames.
         batch_size: Frames computed at once.
         progress: Optional callable that is told the number of frames just done.
         start: Number of the first frame wanted; those before it are context alone.
@@ -166,10 +166,10 @@ def drive_contours(
     ```
     """
     model = puppet.model
+    size, _ = model.heatmap.size
     if isinstance(contours, str | Path):
-        contours = read_contours(contours, puppet.size, model.heatmap.line_width)
+        contours = read_contours(contours, size, model.heatmap.line_width)
     contours = np.asarray(contours)
-    size = puppet.size
     if contours.dtype != np.uint8 or contours.shape[1:] != (size, size):
         raise VPGCError(
             f"This puppet is driven by drawings of type uint8 and shape (frames, {size}, {size}); "

@@ -225,7 +225,8 @@ def by_contours(
     ```
     """
     rate = puppet.metadata["frame_rate"]
-    contours = read_contours(folder, puppet.size, puppet.model.heatmap.line_width)
+    heatmap = puppet.model.heatmap
+    contours = read_contours(folder, heatmap.size[0], heatmap.line_width)
     part = _part(
         np.arange(len(contours)) / rate,
         start,

@@ -46,23 +46,23 @@ def encode(autoencoder, images, batch_size=16, dtype="float16", progress=None):
     return result
 
 
-def draw(landmarks, image_size, line_width=None, batch_size=32, contours="ibug-68"):
+def draw(landmarks, size, line_width=None, batch_size=32, contours="ibug-68"):
     """Heatmaps of a clip by the layer that draws them at inference.
 
     Args:
         landmarks: Float `(n, points, 2)` in [0, 1].
-        image_size: Height and width in pixels.
+        size: Height and width in pixels.
         line_width: See `LandmarkHeatmap`.
         batch_size: Frames a call.
         contours: A landmark set or contours, see `LandmarkHeatmap`.
 
     Returns:
-        uint8 `(n, image_size, image_size)`, 255 = 1.
+        uint8 `(n, size, size)`, 255 = 1.
     """
-    layer = LandmarkHeatmap(image_size, line_width, contours, dtype="float32")
+    layer = LandmarkHeatmap(size, line_width, contours, dtype="float32")
     inputs = keras.Input((1, *landmarks.shape[1:]))
     call = backend.compiled(keras.Model(inputs, layer(inputs)))
-    result = np.empty((len(landmarks), image_size, image_size), "uint8")
+    result = np.empty((len(landmarks), size, size), "uint8")
     for start in range(0, len(landmarks), batch_size):
         batch = landmarks[start : start + batch_size, None].astype("float32")
         count = len(batch)
@@ -183,7 +183,9 @@ def fit_driver(
         raise VPGCError(f"There are {len(features)} features for {len(indices)} frames.")
     context = driver.input_shape[-1]
     if heatmaps is None:
-        heatmaps = draw(np.asarray(landmarks), driver.image_size, line_width, contours=landmark_set)
+        heatmaps = draw(
+            np.asarray(landmarks), driver.heatmap_size, line_width, contours=landmark_set
+        )
     neighbours = context_indices(len(landmarks), context, mode)
     batches = DriverBatches(
         heatmaps,
@@ -313,7 +315,7 @@ def fit_driver_on_images(
         )
     landmarks = np.asarray(landmarks)
     if heatmaps is None:
-        heatmaps = draw(landmarks, driver.image_size, line_width, contours=landmark_set)
+        heatmaps = draw(landmarks, driver.heatmap_size, line_width, contours=landmark_set)
     neighbours = context_indices(len(landmarks), driver.input_shape[-1], mode)
     shared = {"scale_jitter": scale_jitter, "region_weights": region_weights}
     batches = DriverImageBatches(

@@ -23,6 +23,7 @@ from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.dataset import (
     FrameBatches,
     LandmarkBatches,
+    TeacherBatches,
     check_batch,
     context_indices,
     stack_context,
@@ -30,6 +31,7 @@ from keras_vpgc.data.dataset import (
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
+from keras_vpgc.data.seen_poses import SeenPoses
 from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.losses import LPIPSLoss, vgg19_perceptual
 from keras_vpgc.models import (
@@ -47,6 +49,7 @@ from keras_vpgc.training.model_card import NAME as MODEL_CARD
 from keras_vpgc.training.model_card import write_model_card
 from keras_vpgc.training.optimizer import adam, schedule
 from keras_vpgc.training.stage import Stage
+from keras_vpgc.training.teacher import Teacher, fit_to_teacher
 from keras_vpgc.version import PUPPET_SCHEMA_VERSION, __version__
 from keras_vpgc.visualization.sheets import contact_sheet
 
@@ -268,6 +271,88 @@ def train_driver(
         return _train(portrait, Path(run), config, None, perceptual, 1, verbose, **given)
 
 
+def distill_puppet(
+    teacher,
+    run,
+    preset: str = "vpgc_512_lite",
+    *,
+    portrait=None,
+    network: dict | None = None,
+    recipe: dict | None = None,
+    seed: int = 0,
+    perceptual=None,
+    verbose="auto",
+):
+    """Train a smaller puppet that a trained one teaches, on one device.
+
+    Stage 1 and the driver learn from the clip as in `train_puppet`. In the joint steps the trained
+    puppet is the teacher: some of the frames are the clip's (`true_share`), all others show new
+    mixtures of the clip's poses and expressions as the teacher shows them, and the driver's
+    features are to tell those of the teacher (by a linear map). A run that was stopped goes on by
+    the same call.
+
+    Args:
+        teacher: The run folder of the trained puppet.
+        run, preset, network, recipe, seed, perceptual, verbose: See `train_puppet`.
+        portrait: The `Portrait` that it was trained on, or its folder; default: where it was then.
+
+    Returns:
+        The `PortraitReenactor`, as saved.
+
+    Raises:
+        VPGCError: see `train_puppet`; or for a teacher without a trained driver, of another
+            portrait, or of other images, landmarks or another grid than the student's.
+
+    Example:
+
+    ```python
+    distill_puppet("runs/me", "runs/me_lite")
+    ```
+
+    References:
+        Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; Romero et al.,
+        "FitNets", ICLR 2015.
+    """
+    teacher = Path(teacher)
+    info = read_run(teacher)
+    if info["config"].get("method") == "direct":
+        raise VPGCError(
+            f"{teacher} is a direct mapping, which has no driver to learn from: give the run of a "
+            "puppet."
+        )
+    if not all((teacher / f"{x}.keras").exists() for x in ("puppet", "driver")):
+        raise VPGCError(
+            f"The driver of {teacher} is not trained, so that it cannot teach: finish it by "
+            "vpgc train first."
+        )
+    if portrait is None:
+        portrait = info["portrait"]
+        if not Path(portrait).is_dir():
+            raise VPGCError(
+                f"The portrait of {teacher} is not at {portrait} any more: say where it is."
+            )
+    if not isinstance(portrait, Portrait):
+        portrait = Portrait(portrait)
+    changed = _differs(info["portrait_identity"], portrait_identity(portrait))
+    if changed:
+        raise VPGCError(
+            f"{teacher} was trained on another portrait than {portrait.path} ({changed} differs): "
+            "give the one that it was trained on."
+        )
+    file = teacher / "puppet.keras"
+    config = resolve(preset, network, recipe, seed, "distill", sha256(file))
+    if not config.recipe.joint_steps:
+        raise VPGCError(
+            f"{preset} has no joint steps, in which a teacher teaches: give joint_steps, such as "
+            "2000."
+        )
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() else 2
+    with backend.distributed(1):
+        model = _load(file)
+        return _train(portrait, Path(run), config, None, perceptual, 1, verbose, teacher=model)
+
+
 def puppet_is_trained(
     portrait,
     run,
@@ -329,10 +414,12 @@ def _train(
     stage_1=None,
     stage_1_of=None,
     stages=None,
+    teacher=None,
 ):
     """`train_puppet`; with `stage_1`, how `train_codebook` does that stage, no more than it.
 
-    With `stage_1_of` and `stages` it is `train_driver`.
+    With `stage_1_of` and `stages` it is `train_driver`, with a `teacher` (the model)
+    `distill_puppet`.
     """
     seed = config.seed
     # What does not fit shows here, before anything is written.
@@ -343,6 +430,8 @@ def _train(
     else:
         autoencoder, driver = _build_models(config)
         mapping = _join(autoencoder, driver, config)
+    if teacher is not None:
+        teacher = Teacher(teacher, mapping, config.recipe.context_mode)
     context_indices(1, mapping.context, config.recipe.context_mode)
     if devices > 1 and config.network.get("ema_decay") is not None:
         raise VPGCError(
@@ -404,7 +493,11 @@ def _train(
     if stage_1 is not None:
         _clear(run, done_stages)
         return autoencoder
-    _fit_stage_2(autoencoder, driver, data, config, stage, perceptual, stages)
+    lesson = None
+    if teacher is not None:
+        poses = SeenPoses(portrait, teacher.offsets, _landmark_set(config))
+        lesson = teacher, poses.sample
+    _fit_stage_2(autoencoder, driver, data, config, stage, perceptual, stages, lesson)
 
     reenactor = _join(autoencoder, driver, config, metadata)
     _save(reenactor, puppet_file)
@@ -618,6 +711,9 @@ def _that_matters(config):
     if not recipe["joint_steps"]:
         recipe = {k: v for k, v in recipe.items() if not k.startswith("joint_")}
     rest = {"seed": config["seed"], "method": config.get("method", "vpgc")}
+    rest["teacher"] = config.get("teacher")
+    if rest["teacher"] is None:
+        recipe = {k: v for k, v in recipe.items() if k != "true_share"}
     return {"preset": config["preset"], **recipe, **config["network"], **rest}
 
 
@@ -819,7 +915,9 @@ def _adversary(stage, config, start, rate):
     }
 
 
-def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual, stages=None):
+def _fit_stage_2(
+    autoencoder, driver, data, config, make_stage, perceptual, stages=None, lesson=None
+):
     recipe = config.recipe
     if driver.codebook is not None:
         driver.codebook.set_weights(autoencoder.codebook.get_weights())
@@ -827,7 +925,7 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual, stag
     held_features = encode(autoencoder, data.held_images)
     heatmaps = draw(
         data.landmarks,
-        driver.image_size,
+        driver.heatmap_size,
         config.network.get("line_width"),
         contours=_landmark_set(config),
     )
@@ -893,6 +991,11 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual, stag
         if name == "joint" and recipe.adversarial:
             start = round(steps * recipe.joint_adversarial_start)
             more["discriminator"], more["adversarial"] = _adversary(stage, config, start, highest)
+        if name == "joint" and lesson is not None:
+            _learn(
+                driver, autoencoder, data, config, stage, lesson, highest, preview, perceptual, more
+            )
+            continue
         fit_driver_on_images(
             driver,
             autoencoder,
@@ -909,6 +1012,57 @@ def _fit_stage_2(autoencoder, driver, data, config, make_stage, perceptual, stag
             stage=stage,
             **{**shared, **more},
         )
+
+
+def _learn(
+    driver, autoencoder, data, config, stage, lesson, highest, preview, perceptual, adversary
+):
+    """The joint steps of a puppet that another one teaches."""
+    recipe = config.recipe
+    teacher, poses = lesson
+    shared = {"poses": poses, "offsets": teacher.offsets, "teach": teacher.teach}
+    regions = recipe.region_weights or {}
+    batches = TeacherBatches(
+        data.landmarks,
+        data.train,
+        data.images,
+        batch_size=recipe.driver_batch_size,
+        steps=stage.steps_per_epoch,
+        seed=config.seed,
+        true_share=recipe.true_share,
+        region_weights=regions,
+        sampling=data.sampling,
+        **shared,
+    )
+    count = len(data.held)
+    held = TeacherBatches(
+        data.landmarks,
+        data.held,
+        data.held_images,
+        batch_size=count,
+        steps=1,
+        true_share=1.0,
+        region_weights=regions,
+        **shared,
+    )
+    fit_to_teacher(
+        driver,
+        autoencoder,
+        teacher,
+        batches,
+        held[0],
+        stage,
+        learning_rate=_rate(highest, stage.steps, recipe),
+        feature_weight=recipe.feature_weight,
+        image_weight=recipe.driver_image_weight,
+        perceptual=perceptual,
+        perceptual_weight=recipe.perceptual_weight,
+        discriminator=adversary.get("discriminator"),
+        adversarial=adversary.get("adversarial"),
+        average=recipe.average,
+        accumulate=recipe.accumulate,
+        preview=preview,
+    )
 
 
 def _rate(rate, steps, recipe):

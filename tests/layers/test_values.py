@@ -156,3 +156,54 @@ def test_shortcut_of_upsampling_spreads_channels_over_pixels(rng):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     with pytest.raises(VPGCError, match="cannot spread 8 channels over four pixels of 3"):
         layers.Upsample(3, shortcut=True)(x)
+
+
+def test_pixels_of_a_position_come_from_its_channels_in_rows(rng):
+    x = rng.normal(size=(2, 3, 4, 5)).astype("float32")
+    layer = layers.PixelShuffleConv2D(2, 1, 3)
+    layer.build(x.shape)
+    # It starts as one kernel, so that no grid shows.
+    started = to_numpy(layer(x))
+    np.testing.assert_allclose(started[:, ::3, ::3], started[:, 1::3, 2::3], atol=1e-6)
+    kernel = rng.normal(size=(1, 1, 5, 18)).astype("float32")
+    layer.set_weights([kernel, np.zeros(18, "float32")])
+    found, channels = to_numpy(layer(x)), np.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
+    for i in range(3):
+        for j in range(3):
+            first = 2 * (3 * i + j)
+            np.testing.assert_allclose(
+                found[:, i::3, j::3], channels[..., first : first + 2], atol=1e-5
+            )
+
+
+def test_shuffled_upsampling_starts_with_the_same_shortcut(rng):
+    x = rng.normal(size=(2, 3, 4, 8)).astype("float32")
+    light = layers.Upsample(4, shortcut=True, shuffle=True)
+    light.build(x.shape)
+    kernel, bias = light.get_weights()
+    spread = np.eye(8, dtype="float32").repeat(2, axis=1)
+    light.set_weights([spread[None, None], bias])
+    heavy = layers.Upsample(4, shortcut=True)
+    heavy.build(x.shape)
+    heavy.set_weights([np.zeros_like(w) for w in heavy.get_weights()])
+    np.testing.assert_allclose(to_numpy(light(x)), to_numpy(heavy(x)), atol=1e-5)
+    rest = kernel - spread
+    # What is beside it is the same for the four pixels.
+    np.testing.assert_allclose(rest[..., :4], rest[..., 12:], atol=1e-6)
+    assert np.abs(rest).max() > 0.1
+
+
+def test_separable_block_is_its_convolutions(rng):
+    x = rng.normal(size=(1, 4, 5, 3)).astype("float32")
+    block = layers.SeparableBlock(expansion=2)
+    block.build(x.shape)
+    depthwise, b1, expand, b2, project, b3 = (
+        rng.normal(size=w.shape).astype("float32") for w in block.get_weights()
+    )
+    block.set_weights([depthwise, b1, expand, b2, project, b3])
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    mixed = sum(
+        padded[:, i : i + 4, j : j + 5] * depthwise[i, j, :, 0] for i in range(3) for j in range(3)
+    )
+    hidden = np.maximum((mixed + b1) @ expand[0, 0] + b2, 0)
+    np.testing.assert_allclose(to_numpy(block(x)), x + hidden @ project[0, 0] + b3, atol=1e-4)

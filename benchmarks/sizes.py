@@ -1,0 +1,195 @@
+"""Quality for size: puppets from 1 to 341 GFLOP on the same clip, scored on the same frames.
+
+KERAS_BACKEND=jax python benchmarks/sizes.py data/me out/sizes                 # hours on a GPU
+KERAS_BACKEND=jax python benchmarks/sizes.py data/me out/sizes --only lite big --distill
+python benchmarks/sizes.py data/me out/sizes --milliseconds              # on a CPU, afterwards
+KERAS_BACKEND=torch python benchmarks/sizes.py data/me out/tiny --tiny         # whether it works
+
+Each size is trained by the same numbers of steps and batches (`--set KEY=VALUE` changes them for
+all) into a run folder of its own, and goes on there if the same command comes again. `--distill`
+also trains the lite size with the largest one as its teacher, by as many steps; seconds of training
+are in the table, so that both ways can be compared at equal time. Held-out frames are scored by
+`evaluate_run` (`--part test`: choose by `validation`). `--milliseconds` exports each puppet to ONNX
+and measures a frame under ONNX Runtime on two threads. `sizes.json`, `sizes.md` and `sizes.png`
+(PSNR and LPIPS against GFLOP and against milliseconds) are written anew after each size.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from keras_vpgc import VPGCError
+from keras_vpgc.cli.train import split_settings
+
+# Name -> preset and what differs from it, the smallest first.
+SIZES: dict[str, tuple[str, dict]] = {
+    "lite-24": ("vpgc_512_lite", {"base_channels": 24, "num_blocks": 1}),
+    "lite": ("vpgc_512_lite", {}),
+    "lite-96": ("vpgc_512_lite", {"base_channels": 96, "driver_base_channels": 64}),
+    "16": ("vpgc_512", {"base_channels": 16, "driver_base_channels": 16, "norm_groups": 8}),
+    "32": ("vpgc_512", {"base_channels": 32, "driver_base_channels": 32}),
+    "big": ("vpgc_512", {}),
+}
+_TINY_LITE = {
+    "block": "separable", "stride": 2, "multipliers": [1, 2], "heatmap_size": 32,
+    "driver_multipliers": [1, 2],
+}  # fmt: skip
+TINY_SIZES: dict[str, tuple[str, dict]] = {
+    "lite-8": ("vpgc_tiny", {**_TINY_LITE, "base_channels": 8}),
+    "lite": ("vpgc_tiny", _TINY_LITE),
+    "lite-32": ("vpgc_tiny", {**_TINY_LITE, "base_channels": 32}),
+    "8": ("vpgc_tiny", {"base_channels": 8}),
+    "big": ("vpgc_tiny", {}),
+}
+TINY_RECIPE = {
+    "steps": 4, "driver_steps": 4, "driver_image_steps": 0, "joint_steps": 4, "previews": False,
+    "tensorboard": False,
+}  # fmt: skip
+# The same for all sizes, where presets differ.
+RECIPE = {"steps": 10_000, "driver_steps": 1_500, "joint_steps": 8_500, "context_mode": "causal"}
+COLUMNS = ("size", "GFLOP", "weights, M", "seconds", "PSNR", "LPIPS", "CPU ms")
+
+
+def train(name, sizes, options, recipe, network):
+    """Train a size, or go on with it; returns its run folder."""
+    from keras_vpgc.training.recipes import distill_puppet, train_puppet
+
+    run = options.folder / name
+    preset, own = sizes[name.removesuffix("-distilled")]
+    settings = {"network": {**own, **network}, "recipe": recipe, "seed": options.seed}
+    if name.endswith("-distilled"):
+        distill_puppet(options.folder / "big", run, preset, portrait=options.portrait, **settings)
+    else:
+        train_puppet(options.portrait, run, preset, **settings)
+    return run
+
+
+def score(name, run, options):
+    """What is known of a trained size, a dict."""
+    from keras_vpgc.evaluation.run import evaluate_run
+    from keras_vpgc.models.work import count
+    from keras_vpgc.reenactment import Puppet
+
+    model = Puppet.load(run, precision="float32").model
+    found = evaluate_run(
+        run, portrait=options.portrait, part=options.part, landmarks=False, lpips=options.lpips
+    )
+    driven = found["rows"]["driven"]
+    return {
+        "size": name,
+        "GFLOP": count(model).flops / 1e9,
+        "weights, M": model.count_params() / 1e6,
+        "seconds": sum(seconds_of(file) for file in sorted((run / "logs").glob("*.csv"))),
+        "PSNR": mean_of(driven, "psnr"),
+        "LPIPS": mean_of(driven, "lpips"),
+        "CPU ms": None,
+    }
+
+
+def seconds_of(file):
+    """Seconds of training of one stage, by its log."""
+    rows = list(csv.DictReader(file.open()))
+    return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+def mean_of(row, name):
+    """A score's mean, where there is one."""
+    value = row.get(name)
+    return value["mean"] if isinstance(value, dict) else value
+
+
+def milliseconds(run):
+    """The fastest of 30 frames under ONNX Runtime on two threads, from landmarks to pixels."""
+    from benchmarks.lite import landmark_windows, measure, onnx_runtime
+    from keras_vpgc.export import export_puppet
+
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export_puppet(run, f"{folder}/puppet.onnx")
+        shape = exported.description["input"]["shape"][1:3]
+        call = onnx_runtime(str(exported.path), "ort-all", 2)
+        return float(measure(call, landmark_windows(shape, None, 24), 30)[0])
+
+
+def write(rows, folder):
+    """Table and plots of what there is."""
+    (folder / "sizes.json").write_text(json.dumps(rows, indent=1))
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in rows:
+        cells = [
+            row[c] if c == "size" else "" if row[c] is None else f"{row[c]:.3g}" for c in COLUMNS
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    (folder / "sizes.md").write_text("\n".join(lines) + "\n")
+    plot(rows, folder / "sizes.png")
+    return "\n".join(lines)
+
+
+def plot(rows, file):
+    """PSNR and LPIPS against GFLOP and milliseconds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (x, y) in enumerate((x, y) for y in ("PSNR", "LPIPS") for x in ("GFLOP", "CPU ms")):
+        axes = figure.add_subplot(2, 2, place + 1)
+        axes.set(xlabel=f"{x} a frame", ylabel=y, xscale="log")
+        axes.grid(alpha=0.25)
+        for kind, marker in (("-distilled", "D"), ("", "o")):
+            known = [
+                r for r in rows
+                if r["size"].endswith("-distilled") == bool(kind) and None not in (r[x], r[y])
+            ]  # fmt: skip
+            known.sort(key=lambda r: r[x])
+            axes.plot([r[x] for r in known], [r[y] for r in known], marker=marker)
+            for r in known:
+                axes.annotate(r["size"], (r[x], r[y]), xytext=(4, 4), textcoords="offset points")
+    figure.savefig(file, dpi=130)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("portrait", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", help="some of the sizes")
+    parser.add_argument("--distill", action="store_true", help="also lite, taught by big")
+    parser.add_argument("--milliseconds", action="store_true", help="measure what is trained")
+    parser.add_argument("--part", choices=["validation", "test"], default="validation")
+    parser.add_argument("--lpips", choices=["alex", "vgg", "none"], default="alex")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiny", action="store_true", help="a trial of a minute")
+    options = parser.parse_args(words)
+    options.lpips = None if options.lpips == "none" else options.lpips
+    sizes = TINY_SIZES if options.tiny else SIZES
+    names = options.only or list(sizes)
+    for name in names:
+        if name not in sizes:
+            raise VPGCError(f"There is no size {name!r}: choose of {', '.join(sizes)}.")
+    if options.distill:
+        if "big" not in names:
+            raise VPGCError("lite is taught by big: let --only name it too.")
+        names.append("lite-distilled")
+    recipe, network = split_settings(options.set)
+    recipe = {**(TINY_RECIPE if options.tiny else RECIPE), **recipe}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    file = options.folder / "sizes.json"
+    rows = {row["size"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+    for name in names:
+        if options.milliseconds:
+            if name in rows:
+                rows[name]["CPU ms"] = milliseconds(options.folder / name)
+        elif name not in rows:
+            rows[name] = score(name, train(name, sizes, options, recipe, network), options)
+        if rows:
+            print(write(list(rows.values()), options.folder), flush=True)
+    return list(rows.values())
+
+
+if __name__ == "__main__":
+    main()
