@@ -1,5 +1,6 @@
 """Personal portrait reenactment by a grid-based codebook, on Keras 3."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -30,12 +31,28 @@ def _choose_backend():
 
 _choose_backend()
 
-# Worker processes of `keras_vpgc.data.prepare` see pictures and no network: keras would cost each
-# of them seconds and hundreds of megabytes.
-if "KERAS_VPGC_WORKER" not in os.environ:
+
+def _is_quick() -> bool:
+    """Start without Keras, which takes seconds?
+
+    So does the command, whose help needs none, and so do the worker processes of
+    `keras_vpgc.data.prepare`, which see pictures and no network. Elsewhere Keras is there at once:
+    `keras.saving.load_model` must know the layers of a puppet after `import keras_vpgc`.
+    """
+    program = os.path.basename((sys.argv or [""])[0])
+    return program in ("vpgc", "vpgc.exe") or "KERAS_VPGC_WORKER" in os.environ
+
+
+if not _is_quick():
     from keras_vpgc import layers, losses, metrics, models
 from keras_vpgc.errors import VPGCError  # noqa: E402
 from keras_vpgc.version import __version__  # noqa: E402
+
+
+def __getattr__(name):
+    if name in ("layers", "losses", "metrics", "models"):
+        return importlib.import_module(f"keras_vpgc.{name}")
+    raise AttributeError(f"module 'keras_vpgc' has no attribute {name!r}")
 
 
 def load(path, **kwargs):
