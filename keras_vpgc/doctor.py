@@ -127,7 +127,7 @@ class Findings:
 
     def sentences(self) -> list[str]:
         """The same for people, line by line."""
-        lines = []
+        lines: list[str] = []
         for group in dict.fromkeys(check.group for check in self.checks):
             lines += ["", group] if lines else [group]
             for check in self.checks:

@@ -164,7 +164,8 @@ def command(
             batch_size=batch_size,
             tracker_model=tracker_model,
         )
-        answer.give(**{k: v for k, v in result.items() if k != "table"}, folder=run / "evaluation")
+        answer.give(folder=run / "evaluation")
+        answer.give(**{k: v for k, v in result.items() if k != "table"})
         answer.say(result["table"])
         answer.say(f"Look at {run / 'evaluation' / 'report.html'}; all numbers are beside it.")
 
@@ -173,7 +174,7 @@ def _check_given(context, way):
     known, title = WAYS[way]
     for name in context.params:
         source = context.get_parameter_source(name)
-        if name != "run" and name not in known and source and source.name == "COMMANDLINE":
+        if name not in ("run", "json", *known) and source and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
             fits = [title[0].lower() + title[1:] for known, title in WAYS.values() if name in known]
             raise VPGCError(
@@ -211,7 +212,8 @@ def network(lpips: str | None) -> str | None:
 def say(result: dict, output: Path | None, answer: Answer) -> None:
     """Say table and notes; a `VPGCError` at the end for what was not scored to its end."""
     left_out = ("table", "per_frame")
-    answer.give(**{k: v for k, v in result.items() if k not in left_out}, folder=output)
+    answer.give(folder=output)
+    answer.give(**{k: v for k, v in result.items() if k not in left_out})
     answer.say(result["table"])
     for note in result["notes"]:
         answer.say(note)

@@ -97,7 +97,8 @@ def read(
 
         folder = output or (study if study.is_dir() else study.parent)
         result = read_study(answers, study, folder, minimum=minimum)
-        answer.give(**{k: v for k, v in result.items() if k != "table"}, folder=folder)
+        answer.give(folder=folder)
+        answer.give(**{k: v for k, v in result.items() if k != "table"})
         answer.say(result["table"])
         for note in result["notes"]:
             answer.say(note)

@@ -69,8 +69,12 @@ def command(
         from keras_vpgc.experiment import Experiment, as_yaml, read_experiment
 
         recipe, network = split_settings(set_ or [])
-        flags = {"steps": steps, "driver_steps": driver_steps, "batch_size": batch_size}
-        flags["precision"] = precision
+        flags = {
+            "steps": steps,
+            "driver_steps": driver_steps,
+            "batch_size": batch_size,
+            "precision": precision,
+        }
         recipe |= {key: value for key, value in flags.items() if value is not None}
         experiment = Experiment() if config is None else read_experiment(config)
         experiment = experiment.override(
