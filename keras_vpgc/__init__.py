@@ -59,11 +59,15 @@ def load(path, **kwargs):
     """Load a puppet, ready to drive.
 
     Args:
-        path: A `puppet.keras` file, or a run folder that holds one.
+        path: A `puppet.keras` file, a run folder that holds one, or a place on the Hugging Face
+            Hub: `hf://OWNER/NAME`, or `OWNER/NAME` where there is no such folder.
         **kwargs: Passed to `keras_vpgc.reenactment.Puppet`.
 
     Returns:
         A `keras_vpgc.reenactment.Puppet`.
+
+    Raises:
+        VPGCError: if there is none, it cannot be fetched, or it is of another version.
 
     Example:
 
@@ -72,9 +76,15 @@ def load(path, **kwargs):
     frames = puppet.drive(landmarks)  # (n, 68, 2) in [0, 1] -> (n, 512, 512, 3) uint8
     ```
     """
+    from keras_vpgc import hub
     from keras_vpgc.reenactment.puppet import Puppet
 
-    return Puppet.load(path, **kwargs)
+    if not hub.could_be_hub_name(path):
+        return Puppet.load(path, **kwargs)
+    try:
+        return Puppet.load(f"hf://{path}", **kwargs)
+    except VPGCError as error:
+        raise VPGCError(f"There is no puppet {path} here. On the Hub: {error}") from None
 
 
 __all__ = ["VPGCError", "__version__", "layers", "load", "losses", "metrics", "models"]

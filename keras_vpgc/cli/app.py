@@ -14,6 +14,8 @@ from keras_vpgc.cli import (
     landmarks,
     live,
     prepare,
+    pull,
+    push,
     reenact,
     study,
     train,
@@ -81,6 +83,8 @@ for module in (
     evaluate,
     compare,
     export,
+    push,
+    pull,
     demo,
     doctor,
 ):

@@ -35,7 +35,7 @@ def help_of(command) -> str:
 
 presets = words(*PRESETS)
 
-Run = Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")]
+Run = Annotated[Path, typer.Argument(help="A run folder, a puppet.keras, or hf://OWNER/NAME.")]
 Retargeting = Annotated[
     str,
     typer.Option(
