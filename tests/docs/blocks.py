@@ -28,7 +28,7 @@ def blocks(page):
 
 def commands(code):
     """Commands of a bash block as lists of words, without variables before and comments."""
-    joined = code.replace("\\\n", " ")
+    joined = re.sub(r"\$\(\(.*?\)\)", "1", code.replace("\\\n", " "))
     for line in joined.splitlines():
         for part in re.split(r"&&|;", line):
             words = shlex.split(part, comments=True)
