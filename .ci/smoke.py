@@ -7,10 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import keras
 import numpy as np
 
+# Before Keras, which would ask for TensorFlow: the backend that is there is taken.
 import keras_vpgc
+
+# isort: split
+import keras
+
 from keras_vpgc.training import CodebookTrainer
 
 place = Path(keras_vpgc.__file__).resolve()

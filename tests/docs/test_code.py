@@ -156,4 +156,4 @@ def test_a_page_from_top_to_bottom(page, workplace, vpgc, monkeypatch):
                     code_, out, error = vpgc(*words[1:])
                     assert code_ == 0, f"{' '.join(words)}\n{out}\n{error}"
                 ran += 1
-    assert ran >= 2 and os.getcwd() == str(workplace)
+    assert ran and os.getcwd() == str(workplace)
