@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -200,13 +199,12 @@ def push(run, path, public: bool = False, message: str | None = None) -> str:
         )
     hub = _hub()
     api = hub.HfApi(endpoint=_endpoint(), library_name="keras_vpgc", library_version=__version__)
-    with _said(place, "sent"), tempfile.TemporaryDirectory() as folder:
-        os.symlink((run / PUPPET).resolve(), Path(folder) / PUPPET)
-        shutil.copyfile(run / CARD, Path(folder) / PAGE)
+    files = {PUPPET: run / PUPPET, PAGE: run / CARD}
+    with _said(place, "sent"):
         api.create_repo(place.name, private=not public, exist_ok=True)
-        api.upload_folder(
+        api.create_commit(
             repo_id=place.name,
-            folder_path=folder,
+            operations=[hub.CommitOperationAdd(name, str(file)) for name, file in files.items()],
             commit_message=message or f"Puppet, by keras_vpgc {__version__}",
         )
     return f"{_endpoint() or 'https://huggingface.co'}/{place.name}"
