@@ -7,7 +7,7 @@ from keras_vpgc.errors import VPGCError, missing_extra
 from keras_vpgc.models import presets
 
 try:
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 except ImportError as error:
     raise missing_extra("pydantic", "cli") from error
 
@@ -116,6 +116,13 @@ class Recipe(BaseModel):
     tensorboard: bool = True
     wandb: str | None = None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value, info):
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("It is neither true nor false")
+        return value
+
 
 class TrainConfig(BaseModel):
     """One training run: the preset and what differs from it.
@@ -178,7 +185,7 @@ def resolve(
     from keras_vpgc.models.autoencoder import TRAINING_ARGUMENTS
 
     settings = presets.get(preset)
-    network = _with_variant(network or {})
+    network = expand_variant(network or {})
     parameters = {
         **inspect.signature(PortraitAutoencoder.__init__).parameters,
         **inspect.signature(PortraitReenactor.__init__).parameters,
@@ -188,10 +195,13 @@ def resolve(
     fields = set(Recipe.model_fields)
     for given, allowed, what in ((network, known, "network"), (recipe, fields, "recipe")):
         for key in given or {}:
-            if key not in allowed:
-                near = difflib.get_close_matches(key, known | fields, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "see config.py."
-                raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
+            if key in allowed:
+                continue
+            if key in known | fields:
+                own = "recipe" if key in fields else "network"
+                raise VPGCError(f"{key} is a setting of the {own}, not of the {what}: move it.")
+            hint = nearest(key, known | fields, "see config.py.")
+            raise VPGCError(f"There is no {what} setting {key!r}: {hint}")
     for key, value in network.items():
         default = parameters[key].default if key in parameters else None
         if value is not None or default is not None:
@@ -208,9 +218,29 @@ def resolve(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(x) for x in first["loc"])
-        raise VPGCError(
-            f"The setting {place} cannot be {first['input']!r}: {first['msg'].lower()}."
-        ) from None
+        reason = first["msg"].removeprefix("Value error, ").lower()
+        raise VPGCError(f"The setting {place} cannot be {first['input']!r}: {reason}.") from None
+
+
+def nearest(key: str, known, otherwise: str) -> str:
+    """What a misspelt key may have meant, for the end of a sentence.
+
+    Args:
+        key: The key given.
+        known: All keys that there are.
+        otherwise: What to say where none is near.
+
+    Returns:
+        A question, or `otherwise`.
+
+    Example:
+
+    ```python
+    nearest("step", ["steps", "seed"], "see the list.")  # "did you mean 'steps'?"
+    ```
+    """
+    near = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def _check_type(key, value, default):
@@ -230,7 +260,24 @@ def _check_type(key, value, default):
         raise VPGCError(f"The setting {key} cannot be {value!r}: give {name}.")
 
 
-def _with_variant(network):
+def expand_variant(network: dict) -> dict:
+    """Settings of a network with what `driver_variant` stands for in its place.
+
+    Args:
+        network: Arguments of the model classes, perhaps with `driver_variant`.
+
+    Returns:
+        The same, or a new dict without it.
+
+    Raises:
+        VPGCError: for an unknown variant, or one beside what it stands for.
+
+    Example:
+
+    ```python
+    expand_variant({"driver_variant": "full"})  # {"texture_prior": True, "global_context": True}
+    ```
+    """
     if "driver_variant" not in network:
         return network
     rest = {k: v for k, v in network.items() if k != "driver_variant"}

@@ -2,7 +2,7 @@
 
 `vjp`, `value_and_grad`, `train_step`, `record_steps`, `release_steps`, `test_step`, `compiled`,
 `full_precision`, `jit_by_default`; those on weights (`adam_class`, `move_towards`, `swap`), on
-several devices (`device_count`, `distributed`,
+several devices (`device_count`, `device_names`, `distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
 `after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
@@ -42,6 +42,7 @@ average_gradients = _module.average_gradients
 mean_over_devices = _module.mean_over_devices
 share = _module.share
 device_count = _module.device_count
+device_names = _module.device_names
 process = _module.process
 one_process_a_device = _module.one_process_a_device
 launched = _module.launched
@@ -76,6 +77,7 @@ __all__ = [
     "average_gradients",
     "compiled",
     "device_count",
+    "device_names",
     "distributed",
     "draw_lines",
     "free_memory",

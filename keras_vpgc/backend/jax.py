@@ -240,6 +240,19 @@ def device_count() -> int:
     return jax.local_device_count()
 
 
+def device_names() -> list[str]:
+    """Names of the devices that models may compute on, the quickest kind alone.
+
+    Example:
+
+    ```python
+    device_names()  # ["NVIDIA H100 80GB HBM3"], or ["CPU"]
+    ```
+    """
+    cpu = jax.default_backend() == "cpu"
+    return ["CPU"] if cpu else [device.device_kind for device in jax.local_devices()]
+
+
 def process() -> tuple[int, int]:
     """This process's number and how many train along, within `distributed`."""
     return 0, 1

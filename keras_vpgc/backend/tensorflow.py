@@ -162,6 +162,21 @@ def device_count() -> int:
     return len(_devices())
 
 
+def device_names() -> list[str]:
+    """Names of the devices that models may compute on, the quickest kind alone.
+
+    Example:
+
+    ```python
+    device_names()  # ["NVIDIA H100 80GB HBM3"], or ["CPU"]
+    ```
+    """
+    found = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")
+    details = [tf.config.experimental.get_device_details(device) for device in found]
+    names = [x.get("device_name", device.name) for x, device in zip(details, found, strict=True)]
+    return names or ["CPU"]
+
+
 def process() -> tuple[int, int]:
     """This process's number and how many train along, within `distributed`."""
     return 0, 1

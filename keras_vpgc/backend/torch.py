@@ -275,6 +275,20 @@ def device_count() -> int:
     return torch.cuda.device_count() or os.cpu_count() or 1
 
 
+def device_names() -> list[str]:
+    """Names of the devices that models may compute on, the quickest kind alone.
+
+    Example:
+
+    ```python
+    device_names()  # ["NVIDIA H100 80GB HBM3"], or ["CPU"]
+    ```
+    """
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ["Apple GPU (MPS)"] if torch.backends.mps.is_available() else ["CPU"]
+
+
 def process() -> tuple[int, int]:
     """This process's number and how many train along, within `distributed`."""
     if not _group():

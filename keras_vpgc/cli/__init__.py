@@ -16,7 +16,7 @@ def main():
         try:
             from keras_vpgc.cli.app import app
         except ModuleNotFoundError as error:
-            if error.name in ("typer", "pydantic", "tqdm"):
+            if error.name in ("typer", "pydantic", "tqdm", "yaml"):
                 raise missing_extra(error.name, "cli") from error
             raise
         app()

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli import options as shared
+from keras_vpgc.cli.answer import Answer, Json
 from keras_vpgc.errors import VPGCError
 
 # What says something to each way of scoring; the rest is refused, not ignored.
@@ -85,9 +87,12 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that track two videos.")
     ] = None,
-    tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+    tracker_model: shared.TrackerModel = None,
+    json: Json = False,
 ):
-    """Score a puppet on its held-out frames, a predicted video against the true one, or a driven
+    """Score a puppet, or any predicted video.
+
+    A puppet is scored on its held-out frames, a predicted video against the true one, and a driven
     face against its driver.
 
     Example: vpgc evaluate runs/me
@@ -102,69 +107,74 @@ def command(
     way = "run" if run else "videos"
     if driving:
         way = "driven run" if run else "driven video"
-    _check_given(context, way)
-    if driving is not None:
-        _cross(
-            driving,
-            prediction,
+    with Answer(json) as answer:
+        _check_given(context, way)
+        if driving is not None:
+            _cross(
+                answer,
+                driving,
+                prediction,
+                run,
+                truth,
+                output,
+                **options,
+                start=start,
+                end=end,
+                target=target,
+                align=align,
+                identity=identity,
+                batch_size=batch_size,
+                workers=workers,
+                tracker_model=tracker_model,
+            )
+            return
+        videos = prediction is not None or truth is not None
+        if videos == (run is not None) or (prediction is None) != (truth is None):
+            raise VPGCError(
+                "Either a run folder or two videos are scored: give RUN, or --prediction and "
+                "--truth."
+            )
+        if run is None:
+            from keras_vpgc.evaluation.pair import evaluate_pair
+
+            result = evaluate_pair(
+                prediction,
+                truth,
+                output,
+                size=size,
+                crop=crop,
+                align=align,
+                lpips=network(lpips),
+                landmarks=landmarks,
+                workers=workers,
+                tracker_model=tracker_model,
+            )
+            say(result, output, answer)
+            return
+        if output is not None:
+            raise VPGCError(f"A run's scores go to {run / 'evaluation'}: leave out --output.")
+        from keras_vpgc.evaluation.run import evaluate_run
+
+        result = evaluate_run(
             run,
-            truth,
-            output,
-            **options,
-            start=start,
-            end=end,
-            target=target,
-            align=align,
-            identity=identity,
-            batch_size=batch_size,
-            workers=workers,
-            tracker_model=tracker_model,
-        )
-        return
-    videos = prediction is not None or truth is not None
-    if videos == (run is not None) or (prediction is None) != (truth is None):
-        raise VPGCError(
-            "Either a run folder or two videos are scored: give RUN, or --prediction and --truth."
-        )
-    if run is None:
-        from keras_vpgc.evaluation.pair import evaluate_pair
-
-        result = evaluate_pair(
-            prediction,
-            truth,
-            output,
-            size=size,
-            crop=crop,
-            align=align,
-            lpips=network(lpips),
+            portrait=portrait,
+            part=part,
             landmarks=landmarks,
-            workers=workers,
+            lpips=network(lpips or "none"),
+            batch_size=batch_size,
             tracker_model=tracker_model,
         )
-        say(result, output)
-        return
-    if output is not None:
-        raise VPGCError(f"A run's scores go to {run / 'evaluation'}: leave out --output.")
-    from keras_vpgc.evaluation.run import evaluate_run
-
-    result = evaluate_run(
-        run,
-        portrait=portrait,
-        part=part,
-        landmarks=landmarks,
-        lpips=network(lpips or "none"),
-        batch_size=batch_size,
-        tracker_model=tracker_model,
-    )
-    typer.echo(result["table"])
-    typer.echo(f"Look at {run / 'evaluation' / 'report.html'}; all numbers are beside it.")
+        answer.give(folder=run / "evaluation")
+        answer.give(**{k: v for k, v in result.items() if k != "table"})
+        answer.say(result["table"])
+        answer.say(f"Look at {run / 'evaluation' / 'report.html'}; all numbers are beside it.")
 
 
 def _check_given(context, way):
     known, title = WAYS[way]
     for name in context.params:
         source = context.get_parameter_source(name)
-        if name != "run" and name not in known and source and source.name == "COMMANDLINE":
+        if name not in ("run", "json", *known) and source and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
             fits = [title[0].lower() + title[1:] for known, title in WAYS.values() if name in known]
             raise VPGCError(
@@ -172,7 +182,7 @@ def _check_given(context, way):
             )
 
 
-def _cross(driving, prediction, run, truth, output, *, start, end, **options):
+def _cross(answer, driving, prediction, run, truth, output, *, start, end, **options):
     from keras_vpgc.cli.reenact import warnings_in_one_line
     from keras_vpgc.data.shots import parse_time
     from keras_vpgc.evaluation.cross import evaluate_cross
@@ -191,7 +201,7 @@ def _cross(driving, prediction, run, truth, output, *, start, end, **options):
             end=None if end is None else parse_time(end),
             **options,
         )
-    say(result, result["folder"])
+    say(result, result["folder"], answer)
 
 
 def network(lpips: str | None) -> str | None:
@@ -199,13 +209,16 @@ def network(lpips: str | None) -> str | None:
     return None if lpips == "none" else lpips or "alex"
 
 
-def say(result: dict, output: Path | None) -> None:
-    """Show table and notes; a `VPGCError` at the end for what was not scored to its end."""
-    typer.echo(result["table"])
+def say(result: dict, output: Path | None, answer: Answer) -> None:
+    """Say table and notes; a `VPGCError` at the end for what was not scored to its end."""
+    left_out = ("table", "per_frame")
+    answer.give(folder=output)
+    answer.give(**{k: v for k, v in result.items() if k not in left_out})
+    answer.say(result["table"])
     for note in result["notes"]:
-        typer.echo(note)
+        answer.say(note)
     if output is not None:
-        typer.echo(f"Look at {output / 'report.html'}; all numbers are beside it.")
+        answer.say(f"Look at {output / 'report.html'}; all numbers are beside it.")
     if result.get("failures"):
         names = ", ".join(result["failures"])
         kept = "were shown" if output is None else f"are in {output}"

@@ -5,11 +5,19 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli import options
+from keras_vpgc.cli.answer import Answer, Json
+
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder or a puppet.keras.")],
+    run: options.Run,
     format: Annotated[
-        str, typer.Option("--format", help="onnx, openvino, litert, saved_model or torch.")
+        str,
+        typer.Option(
+            "--format",
+            help="onnx, openvino, litert, saved_model or torch.",
+            autocompletion=options.words(*options.FORMATS),
+        ),
     ] = "onnx",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file; default: beside the puppet.")
@@ -18,23 +26,37 @@ def command(
         str, typer.Option("--input", help="landmarks, or heatmaps (drawings of them).")
     ] = "landmarks",
     pixels: Annotated[str, typer.Option(help="uint8, or float in [-1, 1].")] = "uint8",
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: options.Overwrite = False,
+    json: Json = False,
 ):
-    """Export a puppet to a file that runs without Keras, checked against it.
+    """Export a puppet to a file that runs without Keras.
+
+    It is checked against Keras before it gets its name.
 
     Example: vpgc export runs/me --format onnx -o me.onnx
     """
-    from keras_vpgc.export import FORMATS, export_puppet
+    with Answer(json) as answer:
+        from keras_vpgc.export import FORMATS, export_puppet
 
-    done = export_puppet(run, output, format, inputs=inputs, pixels=pixels, overwrite=overwrite)
-    shapes = (
-        f"{x['dtype']} {x['name']} ({', '.join(map(str, x['shape']))})"
-        for x in (done.description["input"], done.description["output"])
-    )
-    typer.echo(" -> ".join(shapes))
-    typer.echo(
-        f"{FORMATS[format].runtime} and Keras differ by {done.largest:.3g} grey levels at most, "
-        f"{done.mean:.2g} in the mean, over {done.windows} images."
-    )
-    beside = "".join(f", with {file.name} beside it" for file in done.files[:-1])
-    typer.echo(f"{done.path} is ready{beside}.")
+        done = export_puppet(run, output, format, inputs=inputs, pixels=pixels, overwrite=overwrite)
+        answer.give(
+            file=done.path,
+            files=done.files,
+            format=format,
+            input=done.description["input"],
+            output=done.description["output"],
+            largest_difference=done.largest,
+            mean_difference=done.mean,
+            images=done.windows,
+        )
+        shapes = (
+            f"{x['dtype']} {x['name']} ({', '.join(map(str, x['shape']))})"
+            for x in (done.description["input"], done.description["output"])
+        )
+        answer.say(" -> ".join(shapes))
+        answer.say(
+            f"{FORMATS[format].runtime} and Keras differ by {done.largest:.3g} grey levels at "
+            f"most, {done.mean:.2g} in the mean, over {done.windows} images."
+        )
+        beside = "".join(f", with {file.name} beside it" for file in done.files[:-1])
+        answer.say(f"{done.path} is ready{beside}.")

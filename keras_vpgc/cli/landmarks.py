@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from keras_vpgc.cli import options
+from keras_vpgc.cli.answer import Answer, Json
 from keras_vpgc.cli.reenact import warnings_in_one_line
 
 
@@ -21,15 +22,17 @@ def command(
     end: options.End = None,
     overwrite: options.Overwrite = False,
     tracker_model: options.TrackerModel = None,
+    json: Json = False,
 ):
-    """Write the landmarks by which a video drives a puppet, for an exported one.
+    """Write the landmarks of a driving video, for exported puppets.
 
     Example: vpgc landmarks runs/me --driving friend.mp4 -o drive.npz
     """
     from keras_vpgc.data.shots import parse_time
-    from keras_vpgc.reenactment.landmark_file import write_landmarks
 
-    with warnings_in_one_line():
+    with Answer(json) as answer, warnings_in_one_line():
+        from keras_vpgc.reenactment.landmark_file import write_landmarks
+
         count = write_landmarks(
             run,
             driving,
@@ -43,4 +46,5 @@ def command(
             overwrite=overwrite,
             tracker_model=tracker_model,
         )
-    typer.echo(f"{output} is ready: landmarks of {count} frames.")
+        answer.give(file=output, frames=count)
+        answer.say(f"{output} is ready: landmarks of {count} frames.")

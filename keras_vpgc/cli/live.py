@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from keras_vpgc.cli import options
+from keras_vpgc.cli.answer import Answer, Json
 from keras_vpgc.cli.reenact import warnings_in_one_line
 
 
@@ -69,6 +70,7 @@ def command(
     ] = False,
     certificate: options.Certificate = None,
     key: options.Key = None,
+    json: Json = False,
 ):
     """Drive a puppet by a camera, in a window.
 
@@ -78,14 +80,15 @@ def command(
     Example: vpgc live runs/me --record me.mp4
     """
     from keras_vpgc.data.shots import parse_time
-    from keras_vpgc.reenactment.live import live
-    from keras_vpgc.reenactment.provenance import Provenance
 
-    if driving is None and not (start is None and end is None):
-        from keras_vpgc.errors import VPGCError
+    with Answer(json) as answer, warnings_in_one_line():
+        if driving is None and not (start is None and end is None):
+            from keras_vpgc.errors import VPGCError
 
-        raise VPGCError("Only a driving video has a start and an end: leave them out.")
-    with warnings_in_one_line():
+            raise VPGCError("Only a driving video has a start and an end: leave them out.")
+        from keras_vpgc.reenactment.live import live
+        from keras_vpgc.reenactment.provenance import Provenance
+
         stats = live(
             run,
             camera=camera,
@@ -118,4 +121,5 @@ def command(
             end=None if end is None else parse_time(end),
             tracker_model=tracker_model,
         )
-    typer.echo(str(stats))
+        answer.give(**stats)
+        answer.say(str(stats))

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli import options
+from keras_vpgc.cli.answer import Answer, Json
+
 
 def command(
     video: Annotated[Path, typer.Argument(help="A video of one person.")],
@@ -39,47 +42,61 @@ def command(
         int | None, typer.Option(min=1, help="Number of processes; default: one a core.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing portrait.")] = False,
-    tracker_model: Annotated[Path | None, typer.Option(help="face_landmarker.task.")] = None,
+    tracker_model: options.TrackerModel = None,
+    json: Json = False,
 ):
-    """Track the face, crop and split a video: VIDEO -> portrait folder.
+    """Track the face, crop and split a video: a portrait folder.
 
     Example: vpgc prepare me.mp4 -o data/me
     """
     from keras_vpgc.cli.inspect import say
-    from keras_vpgc.data import prepare
-    from keras_vpgc.data.coverage import inspect
     from keras_vpgc.data.shots import parse_time
 
-    portrait = prepare(
-        video,
-        output,
-        crop=crop,
-        size=size,
-        rate=rate,
-        person=person,
-        start=None if start is None else parse_time(start),
-        end=None if end is None else parse_time(end),
-        max_gap=max_gap,
-        test_frames=test_frames,
-        test_blocks=test_blocks,
-        workers=workers,
-        overwrite=overwrite,
-        tracker_model=tracker_model,
-    )
-    report = portrait.info["report"]
-    parts = ", ".join(f"{part} {len(portrait.indices(part))}" for part in portrait.info["split"])
-    frames, jitter = report["frames"], report["jitter"]
-    typer.echo(
-        f"{output}: {len(portrait)} frames of {portrait.size}x{portrait.size} at "
-        f"{portrait.frame_rate:g} a second ({parts}); {frames['without_face']} without a face, "
-        f"{frames['interpolated']} interpolated, {frames['repeated']} repeated."
-    )
-    if jitter["before"] is not None:
-        typer.echo(
-            f"Jitter {jitter['before']:.2f} before smoothing, {jitter['after']:.2f} after "
-            f"(thousandths of the face's height)."
+    with Answer(json) as answer:
+        from keras_vpgc.data import prepare
+        from keras_vpgc.data.coverage import inspect
+
+        portrait = prepare(
+            video,
+            output,
+            crop=crop,
+            size=size,
+            rate=rate,
+            person=person,
+            start=None if start is None else parse_time(start),
+            end=None if end is None else parse_time(end),
+            max_gap=max_gap,
+            test_frames=test_frames,
+            test_blocks=test_blocks,
+            workers=workers,
+            overwrite=overwrite,
+            tracker_model=tracker_model,
         )
-    for note in report["notes"]:
-        typer.echo(note)
-    say(inspect(portrait))
-    typer.echo(f"Look at {output / 'landmarks.png'} and {output / 'coverage.html'}.")
+        report = portrait.info["report"]
+        split = {part: len(portrait.indices(part)) for part in portrait.info["split"]}
+        parts = ", ".join(f"{part} {count}" for part, count in split.items())
+        frames, jitter = report["frames"], report["jitter"]
+        answer.say(
+            f"{output}: {len(portrait)} frames of {portrait.size}x{portrait.size} at "
+            f"{portrait.frame_rate:g} a second ({parts}); {frames['without_face']} without a face, "
+            f"{frames['interpolated']} interpolated, {frames['repeated']} repeated."
+        )
+        if jitter["before"] is not None:
+            answer.say(
+                f"Jitter {jitter['before']:.2f} before smoothing, {jitter['after']:.2f} after "
+                f"(thousandths of the face's height)."
+            )
+        for note in report["notes"]:
+            answer.say(note)
+        coverage = inspect(portrait)
+        answer.give(
+            portrait=output,
+            frames=len(portrait),
+            size=portrait.size,
+            frame_rate=portrait.frame_rate,
+            split=split,
+            report=report,
+            advice=coverage["advice"],
+        )
+        say(coverage, answer)
+        answer.say(f"Look at {output / 'landmarks.png'} and {output / 'coverage.html'}.")

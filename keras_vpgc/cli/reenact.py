@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_vpgc.cli import options
+from keras_vpgc.cli.answer import Answer, Json
 
 
 def command(
@@ -23,7 +24,10 @@ def command(
     guard: options.Guard = "warn",
     missing: Annotated[
         str,
-        typer.Option(help="Frames without a face: hold the last pose, fade to black, or skip."),
+        typer.Option(
+            help="Frames without a face: hold the last pose, fade to black, or skip.",
+            autocompletion=options.words("hold", "fade", "skip"),
+        ),
     ] = "hold",
     start: options.Start = None,
     end: options.End = None,
@@ -32,7 +36,8 @@ def command(
         str,
         typer.Option(
             help="Into full frames: crop (own person, same camera), face (over the driving face), "
-            "auto or none."
+            "auto or none.",
+            autocompletion=options.words("none", "auto", "crop", "face"),
         ),
     ] = "none",
     paste_into: Annotated[
@@ -44,7 +49,10 @@ def command(
     ] = 0.0,
     background: Annotated[
         str | None,
-        typer.Option(help="green, blue, white, black, #rrggbb, a picture's path, or alpha."),
+        typer.Option(
+            help="green, blue, white, black, #rrggbb, a picture's path, or alpha.",
+            autocompletion=options.words("green", "blue", "white", "black", "alpha"),
+        ),
     ] = None,
     sound: Annotated[bool, typer.Option(help="Give the result the driving video's sound.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
@@ -63,6 +71,7 @@ def command(
     ] = False,
     certificate: options.Certificate = None,
     key: options.Key = None,
+    json: Json = False,
 ):
     """Drive a puppet by a video.
 
@@ -71,9 +80,10 @@ def command(
     Example: vpgc reenact runs/me --driving friend.mp4 -o out.mp4
     """
     from keras_vpgc.data.shots import parse_time
-    from keras_vpgc.reenactment import Provenance, reenact
 
-    with warnings_in_one_line():
+    with Answer(json) as answer, warnings_in_one_line():
+        from keras_vpgc.reenactment import Provenance, reenact
+
         path = reenact(
             run,
             driving,
@@ -103,7 +113,8 @@ def command(
                 key=key,
             ),
         )
-    typer.echo(f"{path} is ready.")
+        answer.give(file=path, synthetic=provenance)
+        answer.say(f"{path} is ready.")
 
 
 @contextlib.contextmanager

@@ -5,16 +5,17 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli.answer import Answer, Json
+from keras_vpgc.cli.options import help_of
 from keras_vpgc.errors import VPGCError
 
 app = typer.Typer(
-    help="Opinion scores: a page on which people rate videos, and what they say.",
+    help="Opinion scores: make the page, and read the answers.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@app.command()
 def make(
     systems: Annotated[
         list[str],
@@ -40,36 +41,41 @@ def make(
         str, typer.Option(help="A sentence for the raters: who asks, whom to write to.")
     ] = "",
     max_megabytes: Annotated[float, typer.Option(help="How large the page may become.")] = 150,
+    json: Json = False,
 ):
-    """Write study.html, which people rate clips on without knowing whose they are, and its key.
+    """Write a page on which people rate clips, and its key.
+
+    Nothing in study.html tells the raters whose a clip is.
 
     Example: vpgc study make ours=a.mp4 theirs=b.mp4 --reference driving.mp4 -o study
 
     Example: vpgc study make ours=out/ours theirs=out/theirs --repeats 3 -o study
     """
-    from keras_vpgc.evaluation.study import make_study
+    with Answer(json) as answer:
+        from keras_vpgc.evaluation.study import make_study
 
-    result = make_study(
-        grouped(systems),
-        output,
-        references=reference or None,
-        size=size,
-        seconds=seconds,
-        sound=sound,
-        repeats=repeats,
-        contact=contact,
-        max_megabytes=max_megabytes,
-    )
-    for note in result["notes"]:
-        typer.echo(note)
-    typer.echo(
-        f"{result['page']} holds {result['clips']} clips in {result['bytes'] / 1e6:.1f} MB, about "
-        f"{result['minutes']} min for a rater: send it out, and {result['key'].name} to nobody."
-    )
-    typer.echo(f"When the answers are back: vpgc study read {output} answers-*.json")
+        result = make_study(
+            grouped(systems),
+            output,
+            references=reference or None,
+            size=size,
+            seconds=seconds,
+            sound=sound,
+            repeats=repeats,
+            contact=contact,
+            max_megabytes=max_megabytes,
+        )
+        answer.give(**result)
+        for note in result["notes"]:
+            answer.say(note)
+        answer.say(
+            f"{result['page']} holds {result['clips']} clips in {result['bytes'] / 1e6:.1f} MB, "
+            f"about {result['minutes']} min for a rater: send it out, and {result['key'].name} to "
+            "nobody."
+        )
+        answer.say(f"When the answers are back: vpgc study read {output} answers-*.json")
 
 
-@app.command()
 def read(
     study: Annotated[Path, typer.Argument(help="The study's folder, with its key.")],
     answers: Annotated[list[Path], typer.Argument(help="The files that raters sent back.")],
@@ -80,19 +86,23 @@ def read(
     minimum: Annotated[
         float, typer.Option(help="Part of the items below which an incomplete file is left out.")
     ] = 0.5,
+    json: Json = False,
 ):
     """Opinion scores with intervals, and how far the raters agree.
 
     Example: vpgc study read study answers-*.json
     """
-    from keras_vpgc.evaluation.study import read_study
+    with Answer(json) as answer:
+        from keras_vpgc.evaluation.study import read_study
 
-    folder = output or (study if study.is_dir() else study.parent)
-    result = read_study(answers, study, folder, minimum=minimum)
-    typer.echo(result["table"])
-    for note in result["notes"]:
-        typer.echo(note)
-    typer.echo(f"All numbers are in {folder / 'study.json'}.")
+        folder = output or (study if study.is_dir() else study.parent)
+        result = read_study(answers, study, folder, minimum=minimum)
+        answer.give(folder=folder)
+        answer.give(**{k: v for k, v in result.items() if k != "table"})
+        answer.say(result["table"])
+        for note in result["notes"]:
+            answer.say(note)
+        answer.say(f"All numbers are in {folder / 'study.json'}.")
 
 
 def grouped(systems: list[str]) -> dict[str, list[str]]:
@@ -107,3 +117,7 @@ def grouped(systems: list[str]) -> dict[str, list[str]]:
             )
         files.setdefault(name, []).append(file)
     return files
+
+
+for command in (make, read):
+    app.command(help=help_of(command))(command)

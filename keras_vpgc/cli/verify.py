@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli.answer import Answer, Json
+
 
 def command(
     file: Annotated[
@@ -16,22 +18,21 @@ def command(
     invisible_mark: Annotated[
         bool, typer.Option(help="Look for the invisible mark: decodes up to 300 frames.")
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+    json: Json = False,
 ):
-    """Say what a video tells of being synthetic: metadata, C2PA manifest, invisible mark.
+    """Say what a video tells of being synthetic.
+
+    It looks at metadata, C2PA manifest and invisible mark.
 
     Exit code 0: it says that it is synthetic, and nothing it carries is broken. 3: nothing says so.
     4: its manifest does not fit the file, which was changed since. 1: it cannot be read.
 
     Example: vpgc verify out.mp4
     """
-    from keras_vpgc.reenactment.verification import verify
+    with Answer(json) as answer:
+        from keras_vpgc.reenactment.verification import verify
 
-    found = verify(file, trusted, invisible_mark)
-    if json:
-        import json as writer
-
-        typer.echo(writer.dumps(found.as_dict(), indent=1, ensure_ascii=False))
-    else:
-        typer.echo("\n".join(found.sentences))
+        found = verify(file, trusted, invisible_mark)
+        answer.give(**found.as_dict())
+        answer.say("\n".join(found.sentences))
     raise typer.Exit(found.exit_code)

@@ -16,13 +16,13 @@ from keras_vpgc.data.prepare import (
     MAX_GAP,
     MIN_FRAMES,
     SIZES,
-    _bar,
     _existing,
     _write_sheet,
     refine,
 )
 from keras_vpgc.data.tracking import FaceTracker, Track
 from keras_vpgc.errors import VPGCError, missing_extra, writing
+from keras_vpgc.progress import progress_bar
 
 FILES = dict(zip(PARTS, ("transforms_train", "transforms_val", "transforms_test"), strict=True))
 # Neighbouring images of a part in the order of time differ by less than this, of what two of its
@@ -183,7 +183,7 @@ def import_nerface(
     with writing(output):
         shutil.rmtree(work, ignore_errors=True)
         (work / "frames").mkdir(parents=True)
-        with _bar(len(images), "cropping", progress) as bar:
+        with progress_bar(len(images), "cropping", show=progress) as bar:
             for number, file in enumerate(images):
                 image = crops.apply(_read(file), crop, size)
                 crops._write_png(image, [work / "frames" / f"{number:06d}.png"])
@@ -205,7 +205,7 @@ def _track(images, split, shape, tracker_model, progress):
     parts, change = [], []
     with (
         FaceTracker(tracker_model) as tracker,
-        _bar(len(images), "tracking", progress) as bar,
+        progress_bar(len(images), "tracking", show=progress) as bar,
     ):
         for first, last in split.values():
             difference = tracking._Difference()

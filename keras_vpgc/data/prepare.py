@@ -17,6 +17,7 @@ from keras_vpgc.data.landmark_sets import RIGID_POINTS
 from keras_vpgc.data.portrait import SCHEMA_VERSION, Portrait
 from keras_vpgc.data.tracking import Faces, Track
 from keras_vpgc.errors import NoFaceError, VPGCError, writing
+from keras_vpgc.progress import progress_bar
 
 SIZES = (64, 128, 256, 512)
 MIN_FRAMES = 30
@@ -229,7 +230,7 @@ def prepare(
     work = output.with_name(f".{output.name}.partial")
     with writing(output, full=GOES_ON):
         _stamped(work / "tracking", asked)
-        with _bar(stop - first, "tracking", progress) as bar:
+        with progress_bar(stop - first, "tracking", show=progress) as bar:
             faces = tracking.track_faces(
                 source,
                 work / "tracking",
@@ -379,7 +380,7 @@ def track_clip(
     with (
         contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as kept,
         writing(kept),
-        _bar(stop - first, "tracking", progress) as bar,
+        progress_bar(stop - first, "tracking", show=progress) as bar,
     ):
         faces = tracking.track_faces(
             source,
@@ -617,7 +618,7 @@ def _cut_frames(source, folder, numbers, portrait_info, workers, progress):
         "crop": [crop["x"], crop["y"], crop["size"]],
         "size": portrait_info["size"],
     }
-    with _bar(len(numbers), "cropping", progress) as bar:
+    with progress_bar(len(numbers), "cropping", show=progress) as bar:
         bar.update(done)
         parallel.run("keras_vpgc.data.crop:frame_cutter", settings, tasks, workers, bar.update)
 
@@ -756,11 +757,3 @@ def _seconds(times, frame):
 
 def _rounded(value):
     return None if value is None else round(value, 3)
-
-
-@contextlib.contextmanager
-def _bar(total, name, progress):
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc=name, unit="frame", disable=not progress) as bar:
-        yield bar

@@ -31,6 +31,7 @@ from keras_vpgc.evaluation.protocol import (
     table,
 )
 from keras_vpgc.evaluation.scorer import check_net
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment.puppet import Puppet
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet
@@ -176,11 +177,9 @@ def compare_runs(
 
 
 def _systems(runs, portrait, part, size, batch_size, progress):
-    from tqdm.auto import tqdm
-
     total = sum(last - first for first, last in portrait.ranges(part))
     for name, run in runs.items():
-        with tqdm(total=total, desc=f"driving {name}", unit="frame", disable=not progress) as bar:
+        with progress_bar(total, f"driving {name}", show=progress) as bar:
             puppet = Puppet.load(run, "float32")
             yield name, drive_part(puppet, portrait, part, batch_size, bar.update)
     yield from untrained(portrait, part, size)

@@ -14,7 +14,7 @@ from keras_vpgc import assets
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import landmark_sets, sound, tracking, video
 from keras_vpgc.data.crop import Crop
-from keras_vpgc.data.prepare import _bar, frame_range
+from keras_vpgc.data.prepare import frame_range
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation.clips import Clip, align_frames, spans
 from keras_vpgc.evaluation.cross_pictures import (
@@ -35,6 +35,7 @@ from keras_vpgc.metrics import (
     identity_similarity,
     landmark_distance,
 )
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import GUARDS, RETARGETING
 from keras_vpgc.version import __version__
@@ -360,7 +361,7 @@ def _drive(run, source, path, batch_size, options, progress):
         video.VideoWriter(
             path, source.info.frame_rate, overwrite=True, metadata=Provenance().metadata()
         ) as writer,
-        _bar(len(landmarks), "driving", progress) as bar,
+        progress_bar(len(landmarks), "driving", show=progress) as bar,
     ):
         for frames in puppet.batches(landmarks, batch_size, bar.update):
             for frame in frames:

@@ -6,10 +6,10 @@ import numpy as np
 from keras_vpgc.data import crop as crops
 from keras_vpgc.data import landmark_sets, tracking
 from keras_vpgc.data.crop import Crop
-from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.metrics import align_face, flicker, sharpness, still_pairs
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.visualization import contact_sheet, draw_landmarks
 from keras_vpgc.visualization.sheets import png, write
@@ -77,7 +77,7 @@ def track_faces(clip, numbers, what: str, follow, tracker_model, progress: bool)
     parts = []
     with (
         tracking.FaceTracker(tracker_model) as tracker,
-        _bar(len(numbers), title, progress) as bar,
+        progress_bar(len(numbers), title, show=progress) as bar,
     ):
         for frame in clip.frames(numbers):
             frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
@@ -146,7 +146,7 @@ class CrossPictures:
                 VideoWriter(
                     self.folder / "silent.mp4", rate, overwrite=True, metadata=metadata
                 ) as writer,
-                _bar(self.count, "scoring", self.progress) as bar,
+                progress_bar(self.count, "scoring", show=self.progress) as bar,
             ):
                 for start in range(0, self.count, BATCH):
                     numbers = range(start, min(start + BATCH, self.count))

@@ -5,9 +5,9 @@ import tempfile
 import numpy as np
 
 from keras_vpgc.data import parallel, tracking
-from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.progress import progress_bar
 
 
 class Follower:
@@ -37,7 +37,7 @@ class Follower:
         with (
             tempfile.TemporaryDirectory() as folder,
             writing(folder),
-            _bar(count, title, self.progress) as bar,
+            progress_bar(count, title, show=self.progress) as bar,
         ):
             faces = tracking.track_faces(
                 clip.path,

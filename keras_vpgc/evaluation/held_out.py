@@ -8,6 +8,7 @@ from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.evaluation.baselines import mean_frame, nearest_frames, warp_frames
 from keras_vpgc.evaluation.protocol import find_landmarks
+from keras_vpgc.progress import progress_bar
 
 NEAREST, WARPED = "nearest training frame", "nearest frame, warped"
 MEAN = "mean training frame"
@@ -71,10 +72,8 @@ def landmarks_of(name: str, frames, tracker, progress: bool = True) -> np.ndarra
     Returns:
         Float32 `(n, 68, 2)` in [0, 1], NaN where no face was found.
     """
-    from tqdm.auto import tqdm
-
     parts, title = [], f"landmarks of {name}"
-    with tqdm(total=len(frames), desc=title, unit="frame", disable=not progress) as bar:
+    with progress_bar(len(frames), title, show=progress) as bar:
         for start in range(0, len(frames), 50):
             parts.append(find_landmarks(frames[start : start + 50], tracker))
             bar.update(len(parts[-1]))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import ELSEWHERE, VPGCError, check_writable, missing_extra, writing
 from keras_vpgc.evaluation.clips import FLOOR, TRUTH
 from keras_vpgc.evaluation.eyes_and_mouth import agreement_cells
 from keras_vpgc.evaluation.protocol import ALL_COLUMNS, CAPTIONS
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.visualization import side_by_side
 from keras_vpgc.visualization.evaluation_plots import OPENING_TITLES, openings_picture
@@ -142,7 +142,7 @@ def _write_video(path, result, region, progress):
     with (
         pictures.streams() as streams,
         VideoWriter(path, result["protocol"]["frame_rate"], crf=23, metadata=metadata) as video,
-        _bar(count, "side by side", progress) as bar,
+        progress_bar(count, "side by side", show=progress) as bar,
     ):
         for frames in zip(*streams, strict=True):
             panels = [pictures.cut(frame, region) for frame in frames]

@@ -45,6 +45,7 @@ from keras_vpgc.evaluation.protocol import (
 )
 from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.evaluation.videos import MOUTH, PITCH, YAW
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment.provenance import Provenance
 from keras_vpgc.reenactment.puppet import Puppet, load_model
 from keras_vpgc.training.model_card import write_model_card
@@ -109,8 +110,6 @@ def evaluate_run(
     print(evaluate_run("runs/me")["table"])
     ```
     """
-    from tqdm.auto import tqdm
-
     run = Path(run)
     if part not in PARTS:
         raise VPGCError(
@@ -138,7 +137,7 @@ def evaluate_run(
     if not len(held_out):
         raise VPGCError(f"The {part} part of {folder} has no frame with a face.")
     total = sum(last - first for first, last in portrait.ranges(part))
-    with tqdm(total=total, desc="driving", unit="frame", disable=not progress) as bar:
+    with progress_bar(total, "driving", show=progress) as bar:
         driven = drive_part(puppet, portrait, part, batch_size, bar.update)
     truth = portrait.frames(held_out, size)
     systems = {"driven": driven}

@@ -11,6 +11,7 @@ from keras_vpgc.evaluation import study_clips
 from keras_vpgc.evaluation.clips import SAME_SHAPE, Clip
 from keras_vpgc.evaluation.study_answers import KEY, KEY_FORMAT
 from keras_vpgc.evaluation.study_scores import read_study
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.visualization.study_page import PAGE_VERSION, questions, study_page
 
 __all__ = ["make_study", "read_study"]
@@ -105,9 +106,7 @@ def make_study(
     shown: dict[str, str] = {}
     encoded: dict[str, bytes] = {}
     limit = _Limit(max_megabytes, sum(lengths) * len(opened), size, seconds)
-    from tqdm.auto import tqdm
-
-    with tqdm(total=len(identifiers), desc="Encoding", unit="clip", disable=not progress) as bar:
+    with progress_bar(len(identifiers), "encoding", "clip", show=progress) as bar:
         for i, (scene, length) in enumerate(zip(names, lengths, strict=True)):
             # The reference first: its identifier goes with the others of the scene.
             for name in sorted(opened, key=bool):

@@ -10,7 +10,6 @@ from keras_vpgc.data import crop as crops
 from keras_vpgc.data import landmark_sets, tracking
 from keras_vpgc.data.coverage import pose_angles
 from keras_vpgc.data.crop import Crop, to_crop
-from keras_vpgc.data.prepare import _bar
 from keras_vpgc.data.tracking import Track
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.clips import FLOOR, TRUTH, open_all, spans
@@ -26,6 +25,7 @@ from keras_vpgc.evaluation.pictures import Pictures
 from keras_vpgc.evaluation.protocol import landmark_scores, summary
 from keras_vpgc.evaluation.scorer import Features, Scorer, check_net
 from keras_vpgc.metrics import expression_error, head_pose_error, jitter
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.version import __version__
 
 YAW, PITCH = "yaw, degrees", "pitch, degrees"
@@ -329,7 +329,7 @@ def _score_pictures(pictures, scorers, details, failed, progress):
     size = pictures.batch(scorers)
     before: dict[str, Any] = {}
     first = next(iter(scorers))
-    with pictures.streams(failed) as streams, _bar(count, "scoring", progress) as bar:
+    with pictures.streams(failed) as streams, progress_bar(count, "scoring", show=progress) as bar:
         for start in range(0, count, size):
             keep = min(size, count - start)
             frames = [[next(stream) for stream in streams] for _ in range(keep)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.export import formats
 from keras_vpgc.export.graph import INPUTS, PIXELS
+from keras_vpgc.hub import is_hub_path, parse
 from keras_vpgc.reenactment.puppet import puppet_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,8 +87,7 @@ def export_puppet(
             raise VPGCError(f"There is no {name} {value!r}: choose one of {', '.join(known)}.")
     chosen = formats.find(format)
     given = isinstance(puppet, str | os.PathLike)
-    if given:
-        puppet_file(puppet)
+    file = puppet_file(puppet) if given else None
     output = _target(puppet if given else None, output, chosen)
     _check_target(output, chosen, overwrite)
     check_writable(output)
@@ -97,13 +97,13 @@ def export_puppet(
     try:
         with writing(output):
             if not given:
-                puppet.model.save(folder / "puppet.keras")
-                puppet = folder / "puppet.keras"
+                file = folder / "puppet.keras"
+                puppet.model.save(file)
             target = folder / output.name
             answer = _in_process(
                 chosen.backend,
                 {
-                    "puppet": str(puppet),
+                    "puppet": str(file),
                     "format": format,
                     "target": str(target),
                     "inputs": inputs,
@@ -127,6 +127,8 @@ def _target(puppet, output, chosen):
         return Path(output)
     if puppet is None:
         raise VPGCError("A Puppet has no place of its own: give an output.")
+    if is_hub_path(puppet):
+        raise VPGCError(f"{parse(puppet)} is no place for files of yours: give an output.")
     source = Path(puppet)
     base = source / "puppet" if source.is_dir() else source.with_suffix("")
     return base.with_suffix(chosen.suffix) if chosen.suffix else base.with_name("saved_model")

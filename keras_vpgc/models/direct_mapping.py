@@ -24,9 +24,11 @@ class DirectMapping(PresetModel):
     Args:
         image_size: Height and width of the image, in pixels.
         context: Number of neighbouring frames that the network sees.
-        heatmap_size, base_channels, multipliers, stride, driver_base_channels, driver_multipliers,
-            driver_stride, num_blocks, block, latent_dim, norm_groups, attention_sizes, shortcuts:
-            See `PortraitAutoencoder` and `PortraitDriver`.
+        heatmap_size, base_channels, multipliers: See `PortraitAutoencoder` and `PortraitDriver`.
+        stride, driver_base_channels: See `PortraitAutoencoder` and `PortraitDriver`.
+        driver_multipliers: See `PortraitAutoencoder` and `PortraitDriver`.
+        driver_stride, num_blocks, block, latent_dim: See `PortraitAutoencoder` and `PortraitDriver`.
+        norm_groups, attention_sizes, shortcuts: See `PortraitAutoencoder` and `PortraitDriver`.
         line_width, landmark_set, output, metadata: See `PortraitReenactor`.
         dtype: Dtype policy of the layers.
         name: Name of the model.

@@ -28,13 +28,15 @@ class PortraitReenactor(PresetModel):
         image_size: Height and width of the image, in pixels.
         heatmap_size: See `PortraitDriver`.
         context: Number of neighbouring frames that the driver sees.
-        base_channels, multipliers, stride, driver_base_channels, driver_multipliers, driver_stride,
-            num_blocks, block, latent_dim, norm_groups, attention_sizes, shortcuts: See
-            `PortraitAutoencoder` and `PortraitDriver`.
-        codebook, codes_per_cell, code_dim, code_scale, window_size, mode, temperature,
-            implementation, num_codes: See `PortraitAutoencoder`.
-        texture_prior, global_context, mlp_depth, transformer_blocks, transformer_heads,
-            transformer_mlp_units: See `PortraitDriver`.
+        base_channels, multipliers, stride: See `PortraitAutoencoder` and `PortraitDriver`.
+        driver_base_channels, driver_multipliers: See `PortraitAutoencoder` and `PortraitDriver`.
+        driver_stride, num_blocks, block: See `PortraitAutoencoder` and `PortraitDriver`.
+        latent_dim, norm_groups: See `PortraitAutoencoder` and `PortraitDriver`.
+        attention_sizes, shortcuts: See `PortraitAutoencoder` and `PortraitDriver`.
+        codebook, codes_per_cell, code_dim, code_scale, window_size: See `PortraitAutoencoder`.
+        mode, temperature, implementation, num_codes: See `PortraitAutoencoder`.
+        texture_prior, global_context, mlp_depth, transformer_blocks: See `PortraitDriver`.
+        transformer_heads, transformer_mlp_units: See `PortraitDriver`.
         line_width: Width of the heatmaps' lines in pixels, see `LandmarkHeatmap`.
         landmark_set: `"ibug-68"`, or `"ibug-68-iris"` with the irises (78 points).
         output: `"float"` in [-1, 1] or `"uint8"`.

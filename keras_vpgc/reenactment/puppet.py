@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vpgc import backend
+from keras_vpgc import backend, hub
 from keras_vpgc.assets import sha256
 from keras_vpgc.data import coverage, landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
@@ -61,10 +61,10 @@ class Puppet:
 
     @classmethod
     def load(cls, path, precision: str = "auto") -> "Puppet":
-        """Load a `puppet.keras`, or the one in a run folder.
+        """Load a `puppet.keras`, or the one in a run folder or on the Hub.
 
         Args:
-            path: File or folder.
+            path: File, folder, or place on the Hub, see `puppet_file`.
             precision: See the class.
 
         Returns:
@@ -261,7 +261,16 @@ class Puppet:
 
 
 def puppet_file(path) -> Path:
-    """The `puppet.keras` that a path means, a file or a run folder; or a `VPGCError`."""
+    """The `puppet.keras` that a path means, or a `VPGCError`.
+
+    Args:
+        path: A file, a run folder, or `hf://OWNER/NAME`, see `keras_vpgc.hub`.
+
+    Returns:
+        The file.
+    """
+    if hub.is_hub_path(path):
+        path = hub.fetch(path)
     path = Path(path)
     if path.is_dir():
         if not (path / "puppet.keras").exists():

@@ -22,6 +22,7 @@ from keras_vpgc.data.overlap import Behind, ahead
 from keras_vpgc.data.tracking import tracker_name
 from keras_vpgc.data.video_parts import FACES, JOINED, VideoParts, open_job, remove_job
 from keras_vpgc.errors import NoFaceError, VPGCError, writing
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment import driving as sources
 from keras_vpgc.reenactment.background import AlphaWriter, background_key, check_alpha_target
 from keras_vpgc.reenactment.compositor import check_composition
@@ -315,8 +316,6 @@ def _write_parts(frames, drive, parts, output, provenance, sound):
 
 def _frames(drive, provenance, side_by_side, batch_size, progress, start):
     """The frames to be written, from a number on."""
-    from tqdm.auto import tqdm
-
     if start >= drive.count:
         return
     compositor = drive.compositor
@@ -326,7 +325,7 @@ def _frames(drive, provenance, side_by_side, batch_size, progress, start):
     if compositor is not None:
         under = ahead(compositor.source_frames(drive.numbers[first:]))
     beside = drive.beside(start) if side_by_side else None
-    bar = tqdm(total=drive.count, initial=start, desc="driving", unit="frame", disable=not progress)
+    bar = progress_bar(drive.count, "driving", show=progress, initial=start)
     try:
         with bar:
             for place, image in enumerate(

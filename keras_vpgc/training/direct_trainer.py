@@ -14,8 +14,9 @@ class DirectTrainer(ImageTrainer):
 
     Args:
         model: A `DirectMapping`.
-        discriminator, perceptual, l1_weight, perceptual_weight, adversarial, adversarial_weight,
-            adversarial_start, adaptive, feature_matching_weight: See `CodebookTrainer`.
+        discriminator, perceptual, l1_weight, perceptual_weight, adversarial: See `CodebookTrainer`.
+        adversarial_weight, adversarial_start, adaptive: See `CodebookTrainer`.
+        feature_matching_weight: See `CodebookTrainer`.
         name: Name of the trainer.
 
     Call arguments:

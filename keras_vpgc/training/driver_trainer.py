@@ -23,8 +23,9 @@ class DriverTrainer(ImageTrainer):
         train_decoder: Train the decoder, too? The autoencoder's decoder is then another one than
             that of its own training.
         feature_weight: Weight of Eq. 8's term.
-        perceptual, l1_weight, perceptual_weight, adversarial, adversarial_weight,
-            adversarial_start, adaptive, feature_matching_weight: See `CodebookTrainer`.
+        perceptual, l1_weight, perceptual_weight, adversarial: See `CodebookTrainer`.
+        adversarial_weight, adversarial_start, adaptive: See `CodebookTrainer`.
+        feature_matching_weight: See `CodebookTrainer`.
         name: Name of the trainer.
 
     Raises:

@@ -290,9 +290,9 @@ def fit_driver_on_images(
         features: Float `(m, h, w, d)`, `encode` of them.
         indices: Int `(m,)`, their numbers.
         validation: Optional triple of images, features and indices of the validation frames.
-        mode, line_width, landmark_set, steps, batch_size, learning_rate, feature_weight,
-            scale_jitter, sampling, average, accumulate, steps_per_epoch, seed, callbacks, verbose,
-            heatmaps, stage, preview: See `fit_driver`.
+        mode, line_width, landmark_set, steps, batch_size, learning_rate: See `fit_driver`.
+        feature_weight, scale_jitter, sampling, average, accumulate: See `fit_driver`.
+        steps_per_epoch, seed, callbacks, verbose, heatmaps, stage, preview: See `fit_driver`.
         image_weight: Weight of the image term.
         perceptual: A callable `(true, predicted) -> scalar`, or `None`.
         perceptual_weight: Its weight, relative to L1 of the images.

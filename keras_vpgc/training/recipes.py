@@ -33,6 +33,8 @@ from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
 from keras_vpgc.data.seen_poses import SeenPoses
 from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.experiment import NAME as SETTINGS
+from keras_vpgc.experiment import write_experiment
 from keras_vpgc.losses import LPIPSLoss, vgg19_perceptual
 from keras_vpgc.models import (
     DirectMapping,
@@ -122,8 +124,9 @@ def train_puppet(
 
     Args:
         portrait: A `Portrait` or the path of its folder.
-        run: The run folder; gets `run.json`, `autoencoder.keras`, `driver.keras`, `puppet.keras`,
-            `MODEL_CARD.md`, `logs/` and `previews/`; and `checkpoints/` until it is done.
+        run: The run folder; gets `run.json`, `config.yaml` (all settings, for `vpgc train
+            --config`), `autoencoder.keras`, `driver.keras`, `puppet.keras`, `MODEL_CARD.md`,
+            `logs/` and `previews/`; and `checkpoints/` until it is done.
         preset: Name of a preset.
         network: Overrides of the model classes' arguments.
         recipe: Overrides of the recipe, see `keras_vpgc.config.Recipe`.
@@ -465,6 +468,8 @@ def _train(
     backend.wait()
     if _writes() and not begun:
         _begin_run(run, config, portrait, identity, devices)
+    if _writes() and not (run / SETTINGS).exists():
+        write_experiment(run / SETTINGS, config, portrait=str(portrait.path), devices=devices)
     backend.wait()
     if stage_1_of is not None and not stage_1_done:
         _copy(stage_1_of / file.name, file)

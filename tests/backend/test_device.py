@@ -17,6 +17,13 @@ def test_rows_are_taken_by_indices_of_any_shape(rng):
             np.testing.assert_array_equal(to_numpy(found), array[indices])
 
 
+def test_devices_have_names():
+    names = backend.device_names()
+    assert names and all(isinstance(name, str) and name for name in names)
+    if backend.free_memory() is None:
+        assert names == ["CPU"]
+
+
 def test_free_memory_is_that_of_an_accelerator():
     free = backend.free_memory()
     assert free is None or free > 0

@@ -36,6 +36,7 @@ from tests.layers.layer_case import to_numpy
 def test_run_folder_holds_what_the_design_says(run, portrait):
     assert {x.name for x in run.iterdir()} == {
         "MODEL_CARD.md",
+        "config.yaml",
         "run.json",
         "autoencoder.keras",
         "driver.keras",
