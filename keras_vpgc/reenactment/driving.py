@@ -440,9 +440,11 @@ def hold(landmarks, valid, times) -> np.ndarray:
     left = np.where(after > frame, times[after] - times, np.inf)
     gap = np.maximum(times[after] - times[before], 1e-9)
     share = np.clip(1 - left / np.minimum(GLIDE, gap), 0, 1)
-    share = (share * share * (3 - 2 * share))[:, None, None]
-    held = (1 - share) * landmarks[before] + share * landmarks[after]
-    return np.where(np.asarray(valid)[:, None, None], landmarks, held).astype("float32")
+    result = np.array(landmarks, "float32")
+    lost = np.flatnonzero(~np.asarray(valid))
+    share = (share * share * (3 - 2 * share))[lost, None, None]
+    result[lost] = (1 - share) * result[before[lost]] + share * result[after[lost]]
+    return result
 
 
 def fading(valid, times) -> np.ndarray:
