@@ -20,7 +20,14 @@ from keras_vpgc.data import sound as sounds
 from keras_vpgc.data import video
 from keras_vpgc.data.overlap import Behind, ahead
 from keras_vpgc.data.tracking import tracker_name
-from keras_vpgc.data.video_parts import FACES, JOINED, VideoParts, open_job, remove_job
+from keras_vpgc.data.video_parts import (
+    FACES,
+    JOINED,
+    VideoParts,
+    only_job,
+    open_job,
+    remove_job,
+)
 from keras_vpgc.errors import NoFaceError, VPGCError, writing
 from keras_vpgc.reenactment import driving as sources
 from keras_vpgc.reenactment.background import AlphaWriter, background_key, check_alpha_target
@@ -106,7 +113,8 @@ def reenact(
     Raises:
         VPGCError: for a driving file that is no video or shows no face, landmarks that do not fit
             the puppet, a folder of contours that cannot be read or is to be retargeted, an output
-            that exists or cannot be written, or settings that do not fit.
+            that exists, cannot be written or is being made by another process, or settings that do
+            not fit.
 
     Example:
 
@@ -207,66 +215,69 @@ def reenact(
         "version": __version__,
     }
     folder = output.with_name(output.name + ".parts")
-    if drawn or stored:
-        by = sources.by_contours if drawn else sources.by_landmarks
-        drive = by(puppet, driving, **part, background=background)
-    else:
-        tracker = {
-            "driving": checksum,
-            "start": start,
-            "end": end,
-            "tracker": tracker_name(),
-            "model": assets.sha256(assets.find("face_landmarker", tracker_model)),
-        }
-        settings["tracking"] = tracker
-        composition = {}
-        if paste_back != "none" or background is not None:
-            composition = {
-                "place": paste_back,
-                "into": paste_into,
-                "into_start": paste_into_start,
-                "background": background,
-            }
-        open_job(folder, settings, overwrite)
-        open_job(folder / FACES, tracker, overwrite=True, work="*.npz")
-        try:
-            drive = sources.by_video(
-                puppet,
-                driving,
-                **part,
-                missing=missing,
-                retargeting=retargeting,
-                neutral=neutral,
-                motion=motion,
-                guard=guard,
-                tracker_model=tracker_model,
-                composition=composition,
-                folder=folder / FACES,
-                progress=progress,
-            )
-        except NoFaceError:
-            remove_job(folder)
-            raise
-    with drive.compositor or contextlib.nullcontext():
-        frames = functools.partial(_frames, drive, provenance, side_by_side, batch_size, progress)
-        if cut_out:
-            _write_alpha(frames, drive, output, provenance, overwrite)
-            if not (drawn or stored):
-                remove_job(folder)
+    with only_job(output):
+        if drawn or stored:
+            by = sources.by_contours if drawn else sources.by_landmarks
+            drive = by(puppet, driving, **part, background=background)
         else:
-            # A part begins with a batch, so that batches are the same wherever a job begins again.
-            length = batch_size * math.ceil(PART_FRAMES / batch_size)
-            parts = VideoParts(
-                folder,
-                settings,
-                drive.count,
-                length,
-                drive.rate,
-                drive.times,
-                provenance.metadata(),
-                overwrite=overwrite,
+            tracker = {
+                "driving": checksum,
+                "start": start,
+                "end": end,
+                "tracker": tracker_name(),
+                "model": assets.sha256(assets.find("face_landmarker", tracker_model)),
+            }
+            settings["tracking"] = tracker
+            composition = {}
+            if paste_back != "none" or background is not None:
+                composition = {
+                    "place": paste_back,
+                    "into": paste_into,
+                    "into_start": paste_into_start,
+                    "background": background,
+                }
+            open_job(folder, settings, overwrite)
+            open_job(folder / FACES, tracker, overwrite=True, work="*.npz")
+            try:
+                drive = sources.by_video(
+                    puppet,
+                    driving,
+                    **part,
+                    missing=missing,
+                    retargeting=retargeting,
+                    neutral=neutral,
+                    motion=motion,
+                    guard=guard,
+                    tracker_model=tracker_model,
+                    composition=composition,
+                    folder=folder / FACES,
+                    progress=progress,
+                )
+            except NoFaceError:
+                remove_job(folder)
+                raise
+        with drive.compositor or contextlib.nullcontext():
+            frames = functools.partial(
+                _frames, drive, provenance, side_by_side, batch_size, progress
             )
-            _write_parts(frames, drive, parts, output, provenance, sound)
+            if cut_out:
+                _write_alpha(frames, drive, output, provenance, overwrite)
+                if not (drawn or stored):
+                    remove_job(folder)
+            else:
+                # A part begins with a batch: batches are the same wherever a job begins again.
+                length = batch_size * math.ceil(PART_FRAMES / batch_size)
+                parts = VideoParts(
+                    folder,
+                    settings,
+                    drive.count,
+                    length,
+                    drive.rate,
+                    drive.times,
+                    provenance.metadata(),
+                    overwrite=overwrite,
+                )
+                _write_parts(frames, drive, parts, output, provenance, sound)
     return output
 
 
