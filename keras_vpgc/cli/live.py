@@ -29,6 +29,9 @@ def command(
     every_frame: Annotated[
         bool, typer.Option(help="Drop no frame of a driving video; as fast as it goes.")
     ] = False,
+    sound: Annotated[
+        bool, typer.Option(help="Give recordings the driving video's sound (a camera's has none).")
+    ] = True,
     retargeting: options.Retargeting = "auto",
     motion: options.Motion = 1.0,
     neutral: options.Neutral = None,
@@ -95,6 +98,7 @@ def command(
             virtual_camera=virtual_camera,
             side_by_side=side_by_side,
             every_frame=every_frame,
+            sound=sound,
             precision=precision,
             overwrite=overwrite,
             provenance=Provenance(

@@ -126,6 +126,8 @@ class Clip:
         live: As given.
         frame_rate: Frames a second, on average.
         waited: Seconds that the last frame was waited for, decoding not counted.
+        edges: Float64 `(n + 1,)`: when each frame of the part appears and the last one ends, in
+            seconds of the file.
 
     Raises:
         VPGCError: for a file that is no video, or times that hold no frame.
@@ -142,13 +144,15 @@ class Clip:
         self.path, self.live = path, live
         self.name = str(path)
         self.waited = 0.0
-        self.frame_rate = video.probe(path).frame_rate
-        self.range = frame_range(path, start, end)
+        info = video.probe(path)
+        self.frame_rate = info.frame_rate
+        self.range = first, stop = frame_range(path, start, end)
+        times = video.frame_times(path)
+        self.edges = np.append(times, max(info.duration, times[-1]))[first : stop + 1]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         """Frames, uint8 RGB `(h, w, 3)`, and their seconds from the first."""
-        times = video.frame_times(self.path)[slice(*self.range)]
-        times -= times[0]
+        times = self.edges[:-1] - self.edges[0]
         begin = None
         for picture, second in zip(
             video.read_frames(self.path, *self.range), times.tolist(), strict=False

@@ -43,7 +43,7 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
 
     if not video.probe(source).has_sound:
         return False
-    seconds = video.probe(silent).duration
+    seconds = video._index(silent).info.duration  # of one frame too
     with av.open(os.path.abspath(source)) as opened:
         first = next(opened.decode(video=0))
         origin = first.time or 0.0
