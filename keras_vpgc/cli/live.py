@@ -15,7 +15,11 @@ def command(
         str | None, typer.Option(help="Number of the camera, or the address of one; default: 0.")
     ] = None,
     driving: Annotated[
-        Path | None, typer.Option(help="A video instead, played at its own pace.")
+        Path | None,
+        typer.Option(
+            help="Instead, at its own pace: a video, a .npz or .npy of landmarks, or a folder of "
+            "contour images."
+        ),
     ] = None,
     window: Annotated[
         bool | None,

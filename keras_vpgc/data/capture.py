@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -153,18 +154,30 @@ class Clip:
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         """Frames, uint8 RGB `(h, w, 3)`, and their seconds from the first."""
         times = self.edges[:-1] - self.edges[0]
-        begin = None
-        for picture, second in zip(
-            video.read_frames(self.path, *self.range), times.tolist(), strict=False
-        ):
-            self.waited = 0.0
-            if self.live:
-                now = time.perf_counter()
-                begin = now - second if begin is None else begin
-                early = begin + second - now
-                if early > 0:
-                    time.sleep(early)
-                    self.waited = time.perf_counter() - now
-                elif early < -MAX_LAG:
-                    begin = now - second
-            yield picture, second
+        yield from paced(self, video.read_frames(self.path, *self.range), times)
+
+
+def paced(source, pictures, times) -> Iterator[tuple[Any, float]]:
+    """Pictures with their seconds; where the source is live, each at its own time.
+
+    Args:
+        source: Its attribute `live` is read, and `waited` set.
+        pictures: Iterable.
+        times: Seconds of the pictures.
+
+    Yields:
+        Pairs of a picture and its second.
+    """
+    begin = None
+    for picture, second in zip(pictures, np.asarray(times).tolist(), strict=False):
+        source.waited = 0.0
+        if source.live:
+            now = time.perf_counter()
+            begin = now - second if begin is None else begin
+            early = begin + second - now
+            if early > 0:
+                time.sleep(early)
+                source.waited = time.perf_counter() - now
+            elif early < -MAX_LAG:
+                begin = now - second
+        yield picture, second

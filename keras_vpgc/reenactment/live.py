@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_vpgc import assets
 from keras_vpgc.data import video
 from keras_vpgc.data.capture import Camera, Clip
 from keras_vpgc.data.overlap import Behind
 from keras_vpgc.data.sound import add_sound
 from keras_vpgc.errors import VPGCError, import_cv2, missing_extra
+from keras_vpgc.reenactment.driving import checksum
 from keras_vpgc.reenactment.pipeline import StageTimes, Statistics
-from keras_vpgc.reenactment.provenance import Provenance
+from keras_vpgc.reenactment.provenance import Provenance, Source
 from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.reenactment.stream import open_clip
 from keras_vpgc.visualization.sheets import write
 
 TITLE = "vpgc live"
@@ -78,7 +79,8 @@ def live(
         puppet: A `Puppet`, a `puppet.keras` or a run folder.
         camera: Number of a camera (default 0), the address of one, or a
             `keras_vpgc.data.capture.Camera`.
-        driving: A video instead, played at its own pace.
+        driving: A video instead, played at its own pace; or a file of landmarks or a folder of
+            contour images, as for `reenact`.
         window: Show it? Default: if there is a display.
         record: A video to record from the first frame on, such as `out.mp4`.
         virtual_camera: Give the images to other programs as a camera, by `pyvirtualcam`.
@@ -88,8 +90,8 @@ def live(
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing recording?
         provenance: How recordings say that they are synthetic, those that a key begins too; what it
-            knows of the puppet, `driving_sha256` of a driving video and `composite` are filled in.
-            Its marks are drawn for the virtual camera too. Default: by metadata and a manifest.
+            knows of the puppet and of a driving video and `composite` are filled in. Its marks are
+            drawn for the virtual camera too. Default: by metadata and a manifest.
         say: Is told what the user should know, a sentence each.
         **settings: Of `keras_vpgc.reenactment.stream.Stream`: `retargeting`, `motion`, `neutral`,
             `guard`, `calibration`, `filter`, `lookahead`, `missing`, `workers`, `start`, `end`,
@@ -131,9 +133,9 @@ def live(
         )
     if driving is not None:
         start, end = settings.pop("start", None), settings.pop("end", None)
-        source: Any = Clip(driving, start, end, live=not every_frame)
+        source: Any = open_clip(puppet, driving, start, end, live=not every_frame)
         if record is not None or shown:
-            provenance = dataclasses.replace(provenance, driving_sha256=assets.sha256(driving))
+            provenance = dataclasses.replace(provenance, driving_sha256=checksum(driving))
     elif camera is None or isinstance(camera, int | str):
         # The stream opens it after all else is checked, and lets it go.
         source = functools.partial(Camera, 0 if camera is None else camera)
@@ -281,7 +283,11 @@ class _Session:
         while str(path) in self.recordings or (number > 1 and path.exists()):
             number += 1
             path = first.with_stem(f"{first.stem}-{number}")
-        provenance = dataclasses.replace(self.provenance, composite=self.beside)
+        clip = self.stream.source
+        sources = ()
+        if isinstance(clip, Clip):
+            sources = (Source(Path(clip.path), "Driving video", self.beside),)
+        provenance = dataclasses.replace(self.provenance, composite=self.beside, sources=sources)
         self.recorder = _Recorder(path, self.stream, self.overwrite, provenance, self.sound)
 
     def _stop_recording(self):

@@ -32,14 +32,12 @@ from keras_vpgc.errors import NoFaceError, VPGCError, writing
 from keras_vpgc.reenactment import driving as sources
 from keras_vpgc.reenactment.background import AlphaWriter, background_key, check_alpha_target
 from keras_vpgc.reenactment.compositor import check_composition
-from keras_vpgc.reenactment.contours import contour_files
-from keras_vpgc.reenactment.provenance import Provenance
+from keras_vpgc.reenactment.provenance import Provenance, Source
 from keras_vpgc.reenactment.puppet import Puppet, check_guard, check_retargeting
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization import side_by_side as together
 
 PART_FRAMES = 250
-LANDMARK_FILES = (".npz", ".npy")
 
 
 def reenact(
@@ -104,7 +102,8 @@ def reenact(
         overwrite: Replace an existing output, and what an unfinished job of other settings left?
         tracker_model: Path of the face landmarker's model.
         provenance: How the output says that it is synthetic, see `Provenance`, whose `puppet`,
-            `driving_sha256` and `composite` are filled in; default: by metadata and a manifest.
+            `driving_sha256`, `sources` and `composite` are filled in; default: by metadata and a
+            manifest.
         progress: Show progress bars?
 
     Returns:
@@ -164,15 +163,9 @@ def reenact(
             "A Puppet has its precision already: give the path of its file or run, or leave "
             "precision out."
         )
-    drawn = driving.is_dir()
-    stored = driving.suffix.lower() in LANDMARK_FILES and not drawn
-    free = retargeting in ("auto", "none") and neutral is None and motion == 1
-    if (drawn or stored) and not free:
-        what = "folder of contour images" if drawn else "file of landmarks"
-        raise VPGCError(
-            f"{driving} is a {what}, which cannot be retargeted: leave retargeting, neutral and "
-            "motion out."
-        )
+    drawn, stored = sources.is_drawn(driving), sources.is_stored(driving)
+    if drawn or stored:
+        sources.check_free(driving, retargeting, neutral, motion)
     if (drawn or stored) and paste_back != "none":
         raise VPGCError(
             f"Only a driving video has frames to paste into; {driving} has none: leave "
@@ -184,11 +177,12 @@ def reenact(
     elif not drawn:
         video.probe(driving)
         sources.rest_frame(driving, neutral, start, end)
-    checksum = _checksum(driving)
+    checksum = sources.checksum(driving)
     provenance = dataclasses.replace(
         provenance,
         puppet=puppet,
         driving_sha256=checksum,
+        sources=_sources(driving, paste_back, paste_into, background, side_by_side),
         composite=paste_back != "none"
         or (side_by_side and not (drawn or stored))
         or (background is not None and Path(background).is_file()),
@@ -279,6 +273,17 @@ def reenact(
                 )
                 _write_parts(frames, drive, parts, output, provenance, sound)
     return output
+
+
+def _sources(driving, paste_back, paste_into, background, side_by_side):
+    """The files that the result is made from."""
+    shown = side_by_side or (paste_back != "none" and paste_into is None)
+    sources = [Source(driving, "Driving video", shown)]
+    if paste_into is not None:
+        sources.append(Source(Path(paste_into), "Video that is pasted into", True))
+    if background is not None:
+        sources.append(Source(Path(background), "Background", True))
+    return tuple(sources)
 
 
 def _write_alpha(frames, drive, output, provenance, overwrite):
@@ -384,10 +389,3 @@ def _fingerprint(puppet):
     for weight in puppet.model.get_weights():
         digest.update(np.ascontiguousarray(weight, "float32"))
     return digest.hexdigest()
-
-
-def _checksum(driving):
-    if not driving.is_dir():
-        return assets.sha256(driving)
-    names = [(file.name, assets.sha256(file)) for file in contour_files(driving)]
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()

@@ -188,7 +188,7 @@ def test_keys(puppet, pictures, window, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_vpgc.reenactment.live.time.strftime", lambda form: "1")
     said = []
     fake = window({2: "n", 3: "s", 4: "h", 5: "r", 9: "s", 12: "r", 14: "q"})
-    source = FakeCamera(pictures * 3, vanishes=False)
+    source = FakeCamera(pictures * 30, vanishes=False)  # a busy machine shows few of them
     stats = live(
         puppet, camera=source, window=True, calibration=1, retargeting="relative", say=said.append
     )
