@@ -16,7 +16,11 @@ def command(
         str | None, typer.Option(help="Number of the camera, or the address of one; default: 0.")
     ] = None,
     driving: Annotated[
-        Path | None, typer.Option(help="A video instead, played at its own pace.")
+        Path | None,
+        typer.Option(
+            help="Instead, at its own pace: a video, a .npz or .npy of landmarks, or a folder of "
+            "contour images."
+        ),
     ] = None,
     window: Annotated[
         bool | None,
@@ -30,6 +34,9 @@ def command(
     every_frame: Annotated[
         bool, typer.Option(help="Drop no frame of a driving video; as fast as it goes.")
     ] = False,
+    sound: Annotated[
+        bool, typer.Option(help="Give recordings the driving video's sound (a camera's has none).")
+    ] = True,
     retargeting: options.Retargeting = "auto",
     motion: options.Motion = 1.0,
     neutral: options.Neutral = None,
@@ -98,6 +105,7 @@ def command(
             virtual_camera=virtual_camera,
             side_by_side=side_by_side,
             every_frame=every_frame,
+            sound=sound,
             precision=precision,
             overwrite=overwrite,
             provenance=Provenance(

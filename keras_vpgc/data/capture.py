@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -126,6 +127,8 @@ class Clip:
         live: As given.
         frame_rate: Frames a second, on average.
         waited: Seconds that the last frame was waited for, decoding not counted.
+        edges: Float64 `(n + 1,)`: when each frame of the part appears and the last one ends, in
+            seconds of the file.
 
     Raises:
         VPGCError: for a file that is no video, or times that hold no frame.
@@ -142,25 +145,39 @@ class Clip:
         self.path, self.live = path, live
         self.name = str(path)
         self.waited = 0.0
-        self.frame_rate = video.probe(path).frame_rate
-        self.range = frame_range(path, start, end)
+        info = video.probe(path)
+        self.frame_rate = info.frame_rate
+        self.range = first, stop = frame_range(path, start, end)
+        times = video.frame_times(path)
+        self.edges = np.append(times, max(info.duration, times[-1]))[first : stop + 1]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         """Frames, uint8 RGB `(h, w, 3)`, and their seconds from the first."""
-        times = video.frame_times(self.path)[slice(*self.range)]
-        times -= times[0]
-        begin = None
-        for picture, second in zip(
-            video.read_frames(self.path, *self.range), times.tolist(), strict=False
-        ):
-            self.waited = 0.0
-            if self.live:
-                now = time.perf_counter()
-                begin = now - second if begin is None else begin
-                early = begin + second - now
-                if early > 0:
-                    time.sleep(early)
-                    self.waited = time.perf_counter() - now
-                elif early < -MAX_LAG:
-                    begin = now - second
-            yield picture, second
+        times = self.edges[:-1] - self.edges[0]
+        yield from paced(self, video.read_frames(self.path, *self.range), times)
+
+
+def paced(source, pictures, times) -> Iterator[tuple[Any, float]]:
+    """Pictures with their seconds; where the source is live, each at its own time.
+
+    Args:
+        source: Its attribute `live` is read, and `waited` set.
+        pictures: Iterable.
+        times: Seconds of the pictures.
+
+    Yields:
+        Pairs of a picture and its second.
+    """
+    begin = None
+    for picture, second in zip(pictures, np.asarray(times).tolist(), strict=False):
+        source.waited = 0.0
+        if source.live:
+            now = time.perf_counter()
+            begin = now - second if begin is None else begin
+            early = begin + second - now
+            if early > 0:
+                time.sleep(early)
+                source.waited = time.perf_counter() - now
+            elif early < -MAX_LAG:
+                begin = now - second
+        yield picture, second

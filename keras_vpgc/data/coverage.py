@@ -701,7 +701,7 @@ def out_of_range(head: HeadTrack, seen: dict) -> dict:
     warning = out_of_range(driven, metadata["seen"])["warning"]
     ```
     """
-    return _limit(head, seen)[1]
+    return clamp(head, seen)[1]
 
 
 def clamp(head: HeadTrack, seen: dict) -> tuple[HeadTrack, dict]:
@@ -733,62 +733,99 @@ def clamp(head: HeadTrack, seen: dict) -> tuple[HeadTrack, dict]:
     driven, report = clamp(driven, metadata["seen"])
     ```
     """
-    return _limit(head, seen)
+    guard = Guard(seen)
+    return guard(head), guard.report()
 
 
-def _limit(head, seen):
-    turn = angles(head.rotation)
-    limited = turn.copy()
-    polygon = np.array(seen["yaw_pitch"])
-    limited[:, :2] = _into_polygon(turn[:, :2], polygon)
-    limited[:, 2] = np.clip(turn[:, 2], *seen["roll"])
-    place = np.asarray(head.translation, "float64")
-    limited_place = np.clip(place, *np.transpose(seen["translation"]))
-    scale = np.asarray(head.scale, "float64")
-    limited_scale = np.clip(scale, *seen["scale"])
-    offsets, moved, excess = _limit_expression(np.asarray(head.expression), seen["expression"])
+class Guard:
+    """`clamp` for a driving track that comes in pieces, such as a long clip or a camera's frames.
 
-    turned = np.abs(limited - turn) > EXACT
-    rotation = np.where(turned.any(1)[:, None, None], from_angles(limited), head.rotation)
-    result = replace(
-        head,
-        rotation=rotation,
-        translation=np.where(np.abs(limited_place - place) > EXACT, limited_place, place),
-        scale=np.where(np.abs(limited_scale - scale) > EXACT, limited_scale, scale),
-        expression=offsets,
-    )
-    rows = {
-        "yaw": (turn[:, 0], limited[:, 0], [polygon[:, 0].min(), polygon[:, 0].max()]),
-        "pitch": (turn[:, 1], limited[:, 1], [polygon[:, 1].min(), polygon[:, 1].max()]),
-        "roll": (turn[:, 2], limited[:, 2], seen["roll"]),
-        **{
-            name: (place[:, i], limited_place[:, i], seen["translation"][i])
-            for i, name in enumerate("xyz")
-        },
-        "scale": (scale, limited_scale, seen["scale"]),
-    }
-    parameters, out = {}, moved
-    for name, (values, kept, seen_interval) in rows.items():
-        beyond = np.abs(values - kept)
-        out = out | (beyond > EXACT)
-        parameters[name] = {
-            "share": round(float((beyond > EXACT).mean()), 4),
-            "worst": round(float(values[np.argmax(beyond)]), 3),
-            "seen": [round(float(v), 3) for v in seen_interval],
+    Args:
+        seen: `seen_range` of the target.
+
+    Example:
+
+    ```python
+    guard = Guard(metadata["seen"])
+    for driven in retarget_pieces(head, shape, pose):
+        limited = guard(driven)
+    print(guard.report()["warning"])
+    ```
+    """
+
+    def __init__(self, seen: dict):
+        known = seen["expression"]
+        # A plain list would be read anew for each piece.
+        self.seen = seen | {"expression": known | {"mean": np.array(known["mean"])}}
+        polygon = np.array(seen["yaw_pitch"])
+        self._seen = {
+            "yaw": (polygon[:, 0].min(), polygon[:, 0].max()),
+            "pitch": (polygon[:, 1].min(), polygon[:, 1].max()),
+            "roll": seen["roll"],
+            **dict(zip("xyz", seen["translation"], strict=True)),
+            "scale": seen["scale"],
+            "expression": (0.0, 1.0),
         }
-    parameters["expression"] = {
-        "share": round(float(moved.mean()), 4),
-        "worst": round(float(excess.max()), 3),
-        "seen": [0.0, 1.0],
-    }
-    share = float(out.mean())
-    report = {
-        "frames": len(turn),
-        "share": round(share, 4),
-        "parameters": parameters,
-        "warning": _warning(share, parameters) if share >= WARN_SHARE else None,
-    }
-    return result, report
+        self.frames = self._out = 0
+        # Of each parameter: frames out, how far the farthest value is out, and that value.
+        self._found = {name: (0, -np.inf, 0.0) for name in self._seen}
+
+    def __call__(self, head: HeadTrack) -> HeadTrack:
+        """The limited piece; what it leaves is counted."""
+        seen = self.seen
+        turn = angles(head.rotation)
+        limited = turn.copy()
+        limited[:, :2] = _into_polygon(turn[:, :2], np.array(seen["yaw_pitch"]))
+        limited[:, 2] = np.clip(turn[:, 2], *seen["roll"])
+        place = np.asarray(head.translation, "float64")
+        limited_place = np.clip(place, *np.transpose(seen["translation"]))
+        scale = np.asarray(head.scale, "float64")
+        limited_scale = np.clip(scale, *seen["scale"])
+        offsets, moved, excess = _limit_expression(np.asarray(head.expression), seen["expression"])
+        before = np.column_stack([turn, place, scale])
+        after = np.column_stack([limited, limited_place, limited_scale])
+        by = np.abs(before - after)
+        self._count(
+            np.column_stack([by > EXACT, moved]),
+            np.column_stack([by, excess]),
+            np.column_stack([before, excess]),
+        )
+        turned = (by[:, :3] > EXACT).any(1)
+        return replace(
+            head,
+            rotation=np.where(turned[:, None, None], from_angles(limited), head.rotation),
+            translation=np.where(by[:, 3:6] > EXACT, limited_place, place),
+            scale=np.where(by[:, 6] > EXACT, limited_scale, scale),
+            expression=offsets,
+        )
+
+    def _count(self, out, by, values):
+        """Columns in the order of the parameters."""
+        self.frames += len(out)
+        self._out += int(out.any(1).sum())
+        for column, (name, (count, far, worst)) in enumerate(self._found.items()):
+            farthest = int(np.argmax(by[:, column]))
+            if by[farthest, column] > far:
+                far, worst = by[farthest, column], values[farthest, column]
+            self._found[name] = (count + int(out[:, column].sum()), far, worst)
+
+    def report(self) -> dict:
+        """The report of `out_of_range` on all pieces so far."""
+        parameters = {
+            name: {
+                "share": round(count / self.frames, 4),
+                "worst": round(float(worst), 3),
+                "seen": [round(float(v), 3) for v in self._seen[name]],
+            }
+            for name, (count, _, worst) in self._found.items()
+        }
+        share = self._out / self.frames
+        return {
+            "frames": self.frames,
+            "share": round(share, 4),
+            "parameters": parameters,
+            "warning": _warning(share, parameters) if share >= WARN_SHARE else None,
+        }
 
 
 def _warning(share, parameters):

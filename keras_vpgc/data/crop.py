@@ -77,13 +77,13 @@ def choose_crop(points, valid, width: int, height: int) -> Crop:
     Returns:
         A `Crop` inside the picture, in whole pixels.
     """
-    xy = np.asarray(points)[np.asarray(valid), :, :2]
-    left, top = np.percentile(xy.min(axis=1), 2, axis=0)
-    right, bottom = np.percentile(xy.max(axis=1), 98, axis=0)
+    # No copy of a long track.
+    low, high = (edge(np.asarray(points)[..., :2], axis=1)[valid] for edge in (np.min, np.max))
+    left, top = np.percentile(low, 2, axis=0)
+    right, bottom = np.percentile(high, 98, axis=0)
     side = min(1.8 * max(bottom - top, right - left), width, height)
     # More room above (hair) than a face's own box has, and below for the shoulders.
     side = int(side)
-    low, high = xy.min(axis=1), xy.max(axis=1)
     x = _place(left, right, low[:, 0], high[:, 0], side, width)
     y = _place(top, bottom, low[:, 1], high[:, 1], side, height)
     return Crop(float(x), float(y), float(side))

@@ -102,6 +102,10 @@ class Behind:
             raise self.error
         self.waiting.put(args)
 
+    def full(self) -> bool:
+        """Would a call wait?"""
+        return self.waiting.full()
+
     def _work(self):
         while (args := self.waiting.get()) is not None:
             # After an error the calls are taken, so that nobody waits, and forgotten.

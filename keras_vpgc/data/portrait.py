@@ -182,8 +182,20 @@ def fill(values, valid) -> np.ndarray:
     Returns:
         Array `(n, ...)`.
     """
+    return values[nearest_valid(valid)]
+
+
+def nearest_valid(valid) -> np.ndarray:
+    """For each frame the nearest that has a face, itself where it has one.
+
+    Args:
+        valid: Bool `(n,)`, at least one true.
+
+    Returns:
+        Int `(n,)`.
+    """
     known = np.flatnonzero(valid)
     places = np.searchsorted(known, np.arange(len(valid)))
     before, after = known[np.maximum(places - 1, 0)], known[np.minimum(places, len(known) - 1)]
     frame = np.arange(len(valid))
-    return values[np.where(np.abs(frame - before) <= np.abs(after - frame), before, after)]
+    return np.where(np.abs(frame - before) <= np.abs(after - frame), before, after)

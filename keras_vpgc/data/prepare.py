@@ -297,40 +297,54 @@ def frame_range(source, start: float | None = None, end: float | None = None) ->
     return first, stop
 
 
-def refine(track: Track, times, width: int, height: int, max_gap: float = MAX_GAP):
+def refine(
+    track: Track,
+    times,
+    width: int,
+    height: int,
+    max_gap: float = MAX_GAP,
+    in_place: bool = False,
+):
     """Drop what cannot be trusted, smooth the rest and fill short gaps.
 
     Args:
-        track: A `Track` of one person in one shot, as tracked; it is not changed.
+        track: A `Track` of one person in one shot, as tracked.
         times: Float `(n,)`, seconds.
         width: Width of the picture in pixels.
         height: Its height.
         max_gap: See `prepare`.
+        in_place: Change the track instead of a copy?
 
     Returns:
-        The new `Track`, and a dict of counts and of the jitter before and after.
+        The refined `Track`, and a dict of counts and of the jitter before and after.
     """
-    track = track[np.arange(len(track.valid))]
-    faces = track.valid
-    track.confidence = cutting.confidence(track, width, height)
-    track.valid = seen = faces & (track.confidence >= cutting.MIN_CONFIDENCE)
+    if not in_place:
+        track = track[np.arange(len(track.valid))]
+    faces = track.valid.copy()
+    track.confidence[:] = cutting.confidence(track, width, height)
+    seen = faces & (track.confidence >= cutting.MIN_CONFIDENCE)
+    track.valid[:] = seen
     for values in (track.points, track.blendshapes, track.matrices):
         values[~seen] = np.nan
     facts: dict = {"low_confidence": int((faces & ~seen).sum())}
     if seen.any():
         still = smoothing.still_frames(track.points, seen, times)
         tall = smoothing.face_height(track.points, seen)
-        smooth = smoothing.smooth(track.points, seen, times)
+
+        def jitter(points):
+            return _rounded(smoothing.jitter(points, still, tall))
+
+        before = jitter(track.points), jitter(track.points[:, RIGID_POINTS])
+        smoothing.smooth(track.points, seen, times, out=track.points)
         facts["jitter"] = {
             "unit": "mean second difference of landmarks, thousandths of the face's height",
             "still_frames": int(still.sum()),
-            "before": _rounded(smoothing.jitter(track.points, still, tall)),
-            "after": _rounded(smoothing.jitter(smooth, still, tall)),
-            "skull_before": _rounded(smoothing.jitter(track.points[:, RIGID_POINTS], still, tall)),
-            "skull_after": _rounded(smoothing.jitter(smooth[:, RIGID_POINTS], still, tall)),
+            "before": before[0],
+            "after": jitter(track.points),
+            "skull_before": before[1],
+            "skull_after": jitter(track.points[:, RIGID_POINTS]),
         }
         facts["face_height"] = round(tall, 1)
-        track.points = smooth
         smoothing.fill_gaps(track, times, max_gap)
     facts["interpolated"] = int(track.interpolated.sum())
     facts["without_face"] = int((~track.valid).sum())
@@ -391,25 +405,21 @@ def track_clip(
             workers=workers,
             progress=bar.update,
         )
-    times = video.frame_times(source)[first : first + len(faces)]
-    shots = cutting.find_shots(faces.cut)
-    persons = cutting.find_persons(faces, shots, times)
-    _check_faces(source, faces, bool(persons))
-    chosen = np.full(len(faces), -1)
-    for shot in range(len(shots)):
-        here = [person for person in persons if person.shot == shot]
-        if here:
-            main = max(here, key=lambda person: person.size * len(person.frames))
-            chosen[main.frames] = main.faces
-    track = faces.track(chosen)
-    stops = [*shots[1:], len(faces)]
-    parts = [
-        refine(track[a:b], times[a:b], info.width, info.height, max_gap)[0]
-        for a, b in zip(shots, stops, strict=True)
-    ]
-    result = Track.join(parts)
-    _check_faces(source, faces, bool(result.valid.any()))
-    return result
+        times = video.frame_times(source)[first : first + len(faces)]
+        shots = cutting.find_shots(faces.cut)
+        persons = cutting.find_persons(faces, shots, times)
+        _check_faces(source, faces, bool(persons))
+        chosen = np.full(len(faces), -1)
+        for shot in range(len(shots)):
+            here = [person for person in persons if person.shot == shot]
+            if here:
+                main = max(here, key=lambda person: person.size * len(person.frames))
+                chosen[main.frames] = main.faces
+        track = faces.track(chosen, kept)
+    for a, b in zip(shots, [*shots[1:], len(faces)], strict=True):
+        refine(track[a:b], times[a:b], info.width, info.height, max_gap, in_place=True)
+    _check_faces(source, faces, bool(track.valid.any()))
+    return track
 
 
 def _plan(source, info, faces, settings, crop):

@@ -1,5 +1,6 @@
 """The driver's motion on the target's face: shape, pose and expression apart."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ FIELD_OF_VIEW = 63.0
 # The shape needs no more frames than these, evenly picked.
 SHAPE_FRAMES = 1500
 ROUNDS = 5
-CHUNK = 1000
+CHUNK = 250
 # Of the 68 points those that stay with the skull: nose, corners of the eyes, ends of the jaw.
 RIGID_68 = np.array([0, 16, *range(27, 36), 36, 39, 42, 45])
 # Points across the gap between the lids and between the lips: upper, lower, by number of points.
@@ -91,6 +92,11 @@ class HeadTrack:
 
     def __len__(self):
         return len(self.rotation)
+
+    def __getitem__(self, frames) -> "HeadTrack":
+        """The head in some frames: a slice, an index array or a mask."""
+        names = ("rotation", "translation", "scale", "expression")
+        return replace(self, **{name: getattr(self, name)[frames] for name in names})
 
 
 def _similarity(source, target, weights=None):
@@ -177,6 +183,12 @@ def fit_head(points, width: float, height: float, model=None) -> HeadTrack:
         Wang et al., SIGGRAPH 2023, Sec. 3.1 (shape, pose, expression).
     """
     points = np.asarray(points)
+    _check_points(points)
+    return fit_pose(points, fit_shape(points, width, height, model), width, height, model)
+
+
+def _check_points(points, first=0):
+    """Refuse what is no track; `first` is the number of the first frame, as the sentence has it."""
     if points.ndim != 3 or points.shape[1:] != (478, 3) or not len(points):
         raise VPGCError(
             f"fit_head reads points (frames, 478, 3) of at least one frame; received "
@@ -185,23 +197,44 @@ def fit_head(points, width: float, height: float, model=None) -> HeadTrack:
     bad = ~np.isfinite(points).all((1, 2)) | (np.ptp(points[..., :2], axis=1).min(1) <= 0)
     if bad.any():
         raise VPGCError(
-            f"The points of frame {int(np.argmax(bad))} are not finite or all in one place: fill "
-            "them from their neighbours or leave the frame out."
+            f"The points of frame {first + int(np.argmax(bad))} are not finite or all in one "
+            "place: fill them from their neighbours or leave the frame out."
         )
+
+
+def fit_shape(points, width: float, height: float, model=None) -> np.ndarray:
+    """The shape alone of `fit_head`, whose pose and expressions `fit_pose` then gives in pieces.
+
+    Args:
+        points: Float `(n, 478, 3)`, as for `fit_head`; at most 1500 of the frames are looked at.
+        width, height, model: See `fit_head`.
+
+    Returns:
+        Float64 `(478, 3)`, in head coordinates.
+
+    Example:
+
+    ```python
+    shape = fit_shape(points, 1280, 720)
+    heads = [fit_pose(points[k : k + 250], shape, 1280, 720) for k in range(0, len(points), 250)]
+    ```
+    """
     canonical, weights = canonical_head(model)
     used = np.flatnonzero(weights)
     canonical, weights = canonical[used], weights[used]
 
-    picked = np.unique(np.linspace(0, len(points) - 1, SHAPE_FRAMES).astype(int))
-    sample, *pose = metric_landmarks(points[picked], width, height, model)
+    sample, *pose = metric_landmarks(points[_shape_frames(len(points))], width, height, model)
     for _ in range(ROUNDS):
         shape = np.median(_to_head(sample, *pose), axis=0)
         scale, rotation, translation = _similarity(canonical, shape[None, used], weights)
         shape = _to_head(shape[None], rotation, translation, scale)[0]
         scale, rotation, translation = _similarity(shape[used], sample[:, used], weights)
         pose = [rotation, translation, scale]
+    return shape
 
-    return fit_pose(points, shape, width, height, model)
+
+def _shape_frames(count):
+    return np.unique(np.linspace(0, count - 1, SHAPE_FRAMES).astype(int))
 
 
 def fit_pose(points, shape, width: float, height: float, model=None) -> HeadTrack:
@@ -239,6 +272,48 @@ def fit_pose(points, shape, width: float, height: float, model=None) -> HeadTrac
         parts.append((rotation, translation, scale, offsets.astype("float32")))
     rotation, translation, scale, expression = (np.concatenate(p) for p in zip(*parts, strict=True))
     return HeadTrack(rotation, translation, scale, shape, expression, Camera(width, height))
+
+
+class LongHead:
+    """`fit_head` of a long clip: its frames are fitted when a slice of them is asked for.
+
+    So a clip of any length needs the memory of a slice beyond that of its points.
+
+    Args:
+        points: Float `(m, 478, 3)`: source pixels, depth in pixels too.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        model: See `fit_head`.
+        frames: Int `(n,)`, which of the points are those of each frame of the clip; these must be
+            finite. Default: all, in their order.
+
+    Raises:
+        VPGCError: as `fit_head`, some of it only when the frames are asked for.
+
+    Example:
+
+    ```python
+    head = LongHead(track.points, 1280, 720)
+    for driven in retarget_pieces(head, target.shape, neutral_pose(target)):
+        landmarks = project(driven)
+    ```
+    """
+
+    def __init__(self, points, width: float, height: float, model=None, frames=None):
+        self.points, self.size, self.model = points, (width, height), model
+        self.frames = np.arange(len(points)) if frames is None else np.asarray(frames)
+        sample = points[self.frames[_shape_frames(len(self))]] if len(self) else points[:0]
+        _check_points(sample)
+        self.shape = fit_shape(sample, width, height, model)
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, frames: slice) -> HeadTrack:
+        """The head in a slice of the frames."""
+        points = self.points[self.frames[frames]]
+        _check_points(points, range(len(self))[frames].start)
+        return fit_pose(points, self.shape, *self.size, model=self.model)
 
 
 def _to_head(points, rotation, translation, scale):
@@ -310,7 +385,7 @@ def _power(rotation, strength: float):
     return np.eye(3) + np.sin(turn) * cross + (1 - np.cos(turn)) * cross @ cross
 
 
-def neutral_frame(head: HeadTrack) -> int:
+def neutral_frame(head: HeadTrack | Iterable[HeadTrack]) -> int:
     """The frame that shows the person most neutral.
 
     Among the frames with open eyes (at least 0.9 of the median opening) and a closed mouth (an
@@ -320,23 +395,24 @@ def neutral_frame(head: HeadTrack) -> int:
     no frame has both, all frames compete.
 
     Args:
-        head: A `HeadTrack` of 478 or 68 points.
+        head: A `HeadTrack` of 478 or 68 points, or consecutive pieces of one.
 
     Returns:
         Number of the frame.
     """
-    face = (head.shape + head.expression)[..., :2]
-    face = face[:, MEDIAPIPE_TO_68] if face.shape[1] == 478 else face
-    eyes, mouth = eye_opening(face).mean(1), mouth_opening(face)
+    signals = []
+    for piece in [head] if isinstance(head, HeadTrack) else head:
+        face = (piece.shape + piece.expression)[..., :2]
+        face = face[:, MEDIAPIPE_TO_68] if face.shape[1] == 478 else face
+        size = np.linalg.norm(piece.expression, axis=-1).mean(1)
+        signals.append((eye_opening(face).mean(1), mouth_opening(face), size, piece.rotation))
+    eyes, mouth, size, rotation = (np.concatenate(x) for x in zip(*signals, strict=True))
     usable = (eyes >= 0.9 * np.median(eyes)) & (mouth <= max(0.03, np.percentile(mouth, 5)))
-    u, _, vt = np.linalg.svd(head.rotation.mean(0))
+    u, _, vt = np.linalg.svd(rotation.mean(0))
     middle = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    cosine = 0.5 * (np.einsum("nij,ij->n", head.rotation, middle) - 1)
-    cost = np.zeros(len(head))
-    for term in (
-        np.arccos(np.clip(cosine, -1, 1)),
-        np.linalg.norm(head.expression, axis=-1).mean(1),
-    ):
+    cosine = 0.5 * (np.einsum("nij,ij->n", rotation, middle) - 1)
+    cost = np.zeros(len(rotation))
+    for term in (np.arccos(np.clip(cosine, -1, 1)), size):
         cost += term / (np.median(term) or 1.0)
     return int(np.argmin(np.where(usable | ~usable.any(), cost, np.inf)))
 
@@ -371,12 +447,17 @@ def check_motion(motion: float) -> None:
         )
 
 
+def _check_mode(mode):
+    if mode not in MODES:
+        raise VPGCError(f"There is no retargeting mode {mode!r}: choose 'relative' or 'absolute'.")
+
+
 def retarget(
     driving: HeadTrack,
     shape,
     pose: dict,
     mode: str = "relative",
-    neutral: int | None = None,
+    neutral: int | HeadTrack | None = None,
     motion: float = 1.0,
 ) -> HeadTrack:
     """The driving clip's pose and expression on the target's shape.
@@ -396,7 +477,8 @@ def retarget(
             head's own axes and centimetres, added to the target's neutral pose and expression;
             `"absolute"`: the driver's own orientation, direction from the camera and expression;
             the distance is scaled so that the neutral frame has the target's size.
-        neutral: The driver's neutral frame; default `neutral_frame`.
+        neutral: The driver's neutral frame, its number, or the frame itself as a `HeadTrack` of one
+            frame and the same shape; default `neutral_frame`.
         motion: Strength of the head motion away from the neutral frame, 0 (the head is still)
             to 1 (as driven); the rotation's angle and the translation are multiplied by it.
 
@@ -419,17 +501,93 @@ def retarget(
     References:
         Wang et al., SIGGRAPH 2023, Sec. 3.1: the driver's shape replaced by the target's.
     """
-    if mode not in MODES:
-        raise VPGCError(f"There is no retargeting mode {mode!r}: choose 'relative' or 'absolute'.")
+    _check_mode(mode)
     check_motion(motion)
-    if neutral is not None and not 0 <= neutral < len(driving):
+    target, driving = _like(driving, shape)
+    if not isinstance(neutral, HeadTrack):
+        neutral = _neutral(driving, neutral)
+    else:
+        neutral = _like(neutral, shape)[1]
+    shape, rest = target, np.asarray(pose["expression"], "float64")
+    rest = rest[MEDIAPIPE_TO_68] if len(rest) == 478 and len(shape) == 68 else rest
+
+    own, place = neutral.rotation[0], neutral.translation[0]
+    turn = _power(own.T @ driving.rotation, motion)
+    moved = motion * (driving.translation - place)
+    larger = _size(shape) / _size(driving.shape)
+    expression = driving.expression * larger
+    middle = np.array(pose["translation"])
+    if mode == "relative":
+        rotation = np.array(pose["rotation"])
+        translation = middle + moved @ (rotation @ own.T).T
+        rotation = rotation @ turn
+        offset = neutral.expression[0]
+        expression = rest + (expression - offset * larger)
+    else:
+        rotation = own @ turn
+        translation = (place + moved) * (middle[2] / place[2])
+        rest = offset = np.zeros_like(shape)
+    _keep_gaps(expression, shape, rest, driving, driving.shape + offset)
+    return HeadTrack(
+        rotation, translation, np.ones(len(turn)), shape, expression, Camera(**pose["camera"])
+    )
+
+
+def retarget_pieces(
+    driving: HeadTrack | LongHead,
+    shape,
+    pose: dict,
+    mode: str = "relative",
+    neutral: int | None = None,
+    motion: float = 1.0,
+) -> Iterator[HeadTrack]:
+    """`retarget` of a long clip, some frames at a time, in flat memory.
+
+    Args:
+        driving: A `HeadTrack`, or a `LongHead`, which is not whole in memory either.
+        shape, pose, mode, neutral, motion: See `retarget`.
+
+    Yields:
+        `HeadTrack`s of consecutive frames, 250 but for the last.
+
+    Raises:
+        VPGCError: see `retarget`.
+
+    Example:
+
+    ```python
+    for driven in retarget_pieces(LongHead(points, 1280, 720), target.shape, pose):
+        landmarks.append(project(driven)[..., :2])
+    ```
+    """
+    _check_mode(mode)
+    starts = range(0, len(driving), CHUNK)
+    if neutral is None:
+        parts = (driving[first : first + CHUNK] for first in starts)
+        neutral = neutral_frame(_like(part, shape)[1] for part in parts)
+    rest = _neutral(driving, neutral)
+    for first in starts:
+        part = driving[first : first + CHUNK]
+        yield retarget(part, shape, pose, mode, rest, motion)
+
+
+def _neutral(driving, neutral):
+    """The driver's neutral frame as a track of one frame."""
+    if neutral is None:
+        neutral = neutral_frame(driving)
+    if not 0 <= neutral < len(driving):
         raise VPGCError(
             f"The neutral frame {neutral} is not in the driving clip of {len(driving)} frames: "
             "choose another."
         )
-    shape, rest = np.asarray(shape, "float64"), np.asarray(pose["expression"], "float64")
+    return driving[neutral : neutral + 1]
+
+
+def _like(driving, shape):
+    """A target's shape and a driving head that have the same points, axes and unit."""
+    shape = np.asarray(shape, "float64")
     if len(shape) == 478 and len(driving.shape) == 68:
-        shape, rest = shape[MEDIAPIPE_TO_68], rest[MEDIAPIPE_TO_68]
+        shape = shape[MEDIAPIPE_TO_68]
     elif len(shape) == 68 and len(driving.shape) == 478:
         driving = _only_68(driving)
     if len(shape) != len(driving.shape):
@@ -439,28 +597,7 @@ def retarget(
         )
     if driving.camera.kind == "orthographic":
         driving = _to_perspective(driving, shape)
-    if neutral is None:
-        neutral = neutral_frame(driving)
-
-    own, place = driving.rotation[neutral], driving.translation[neutral]
-    turn = _power(own.T @ driving.rotation, motion)
-    moved = motion * (driving.translation - place)
-    expression = driving.expression * (_size(shape) / _size(driving.shape))
-    middle = np.array(pose["translation"])
-    if mode == "relative":
-        rotation = np.array(pose["rotation"])
-        translation = middle + moved @ (rotation @ own.T).T
-        rotation = rotation @ turn
-        offset = driving.expression[neutral]
-        expression = rest + (expression - expression[neutral])
-    else:
-        rotation = own @ turn
-        translation = (place + moved) * (middle[2] / place[2])
-        rest = offset = np.zeros_like(shape)
-    _keep_gaps(expression, shape, rest, driving, driving.shape + offset)
-    return HeadTrack(
-        rotation, translation, np.ones(len(turn)), shape, expression, Camera(**pose["camera"])
-    )
+    return shape, driving
 
 
 def _keep_gaps(expression, shape, rest, driving, driving_rest):

@@ -315,17 +315,17 @@ def confidence(track: Track, width: int, height: int) -> np.ndarray:
     seen = np.flatnonzero(track.valid)
     if not len(seen):
         return result
-    points = track.points[seen]
-    skull = points[:, RIGID_POINTS].astype("float64")
-    size = np.ptp(points[..., 1], axis=1)
+    # No copy of all points of a long track.
+    skull = track.points[:, RIGID_POINTS][seen].astype("float64")
+    size = np.ptp(track.points[..., 1], axis=1)[seen]
     residual = _misfit(skull)
     middle = skull[..., :2].mean(axis=1)
     course = np.column_stack([middle, size]) / np.median(size)
     padded = np.pad(course, ((2, 2), (0, 0)), mode="edge")
     usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5, axis=0), axis=-1)
     leap = np.linalg.norm(course - usual, axis=1)
-    inside = (points[..., :2] >= 0) & (points[..., :2] <= [width, height])
-    share = inside.all(axis=-1).mean(axis=1)
+    x, y = track.points[..., 0], track.points[..., 1]
+    share = ((x >= 0) & (x <= width) & (y >= 0) & (y <= height)).mean(axis=1)[seen]
     result[seen] = _fall(residual, 0.1, 0.25) * _fall(leap, 0.1, 0.4) * _fall(-share, -0.9, -0.5)
     return result
 

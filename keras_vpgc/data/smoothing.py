@@ -13,6 +13,8 @@ RANGE = 3.5
 # Half width of the low-pass filter that tells still parts, in seconds, and the speed below which a
 # head is still, in face heights a second.
 STILL_WINDOW, STILL_SPEED = 0.2, 0.05
+# Points of which temporary copies over the whole clip are held.
+BLOCK = 16
 
 
 def noise_of(points) -> np.ndarray:
@@ -39,7 +41,7 @@ def noise_of(points) -> np.ndarray:
 
 def _blocks(points):
     """Some points at a time, so that no copies of a long track are held."""
-    return [slice(first, first + 64) for first in range(0, points.shape[1], 64)]
+    return [slice(first, first + BLOCK) for first in range(0, points.shape[1], BLOCK)]
 
 
 def _second_difference(points):
@@ -47,7 +49,7 @@ def _second_difference(points):
     return np.linalg.norm(np.diff(points[..., :2].astype("float64"), 2, axis=0), axis=-1)
 
 
-def smooth(points, valid, times) -> np.ndarray:
+def smooth(points, valid, times, out=None) -> np.ndarray:
     """Take the tremble out of a recorded track, without lag and without flattening blinks.
 
     A bilateral filter in time: a point becomes the mean of itself and the same point in the frames
@@ -60,6 +62,7 @@ def smooth(points, valid, times) -> np.ndarray:
         points: Float `(n, p, 3)`, any unit.
         valid: Bool `(n,)`.
         times: Float `(n,)`, seconds.
+        out: Where the result goes, `points` itself if that is wanted; default: a new array.
 
     Returns:
         Float32 `(n, p, 3)`, NaN where not valid.
@@ -74,7 +77,7 @@ def smooth(points, valid, times) -> np.ndarray:
         Tomasi and Manduchi, "Bilateral filtering for gray and color images", ICCV 1998.
     """
     times, valid = np.asarray(times, "float64"), np.asarray(valid)
-    result = np.full(points.shape, np.nan, "float32")
+    result = np.empty(points.shape, "float32") if out is None else out
     for block in _blocks(points):
         known = np.where(valid[:, None, None], points[:, block], np.nan).astype("float32")
         result[:, block] = _smooth(known, valid, times)
@@ -192,7 +195,7 @@ def still_frames(points, valid, times) -> np.ndarray:
 
 def face_height(points, valid) -> float:
     """Median height of the face over the valid frames."""
-    return float(np.median(np.ptp(points[np.asarray(valid), :, 1].astype("float64"), axis=1)))
+    return float(np.median(np.ptp(points[..., 1], axis=1)[np.asarray(valid)].astype("float64")))
 
 
 def jitter(points, still, height: float) -> float | None:

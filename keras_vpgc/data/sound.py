@@ -1,5 +1,6 @@
 """The sound of a video, for another that shows the same seconds."""
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -43,10 +44,8 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
 
     if not video.probe(source).has_sound:
         return False
-    seconds = video.probe(silent).duration
-    with av.open(os.path.abspath(source)) as opened:
-        first = next(opened.decode(video=0))
-        origin = first.time or 0.0
+    seconds = video._index(silent).info.duration  # of one frame too
+    origin = _origin(source)
     target = Path(target)
     try:
         with (
@@ -80,6 +79,51 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
     return True
 
 
+def read_sound(path, seconds: float, rate: int = 48000) -> np.ndarray | None:
+    """The sound that goes with the first seconds of the picture.
+
+    Args:
+        path: A video file.
+        seconds: How much of it.
+        rate: Samples a second.
+
+    Returns:
+        float32 `(2, n)`, silent where the file has nothing; `None` without any sound.
+
+    Example:
+
+    ```python
+    read_sound("friend.mp4", 2).shape  # (2, 96000)
+    ```
+    """
+    import av
+
+    sound = np.zeros((2, round(seconds * rate)), "float32")
+    place = 0
+    origin = _origin(path)
+    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+        if not container.streams.audio or container.streams.audio[0].codec_context is None:
+            return None
+        any_sound = False
+        for samples in _samples(container, rate, "stereo", origin):
+            any_sound = True
+            samples = samples[:, : sound.shape[1] - place]
+            sound[:, place : place + samples.shape[1]] = samples
+            place += samples.shape[1]
+            if place == sound.shape[1]:
+                break
+    return sound if any_sound else None
+
+
+def _origin(path):
+    """The second of the container at which the picture begins."""
+    import av
+
+    with av.open(os.path.abspath(path), metadata_errors="replace") as opened:
+        first = next(opened.decode(video=0), None)
+        return (first and first.time) or 0.0
+
+
 def _metadata(container):
     """What a video says of itself, but for what the container's own writer says."""
     names = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -104,7 +148,7 @@ def _chunks(container, stream, spans, seconds):
         given += samples.shape[1]
         return frame
 
-    for samples in _within(_samples(container, stream, spans[0][0]), spans, rate):
+    for samples in _within(_samples(container, rate, layout, spans[0][0]), spans, rate):
         kept = np.concatenate([kept, samples[:, :left]], axis=1)
         left -= min(left, samples.shape[1])
         while kept.shape[1] >= CHUNK:
@@ -131,26 +175,17 @@ def _within(samples, spans, rate):
             return
 
 
-def _samples(container, stream, start):
+def _samples(container, rate, layout, start):
     """All samples from a second of the container on; silence where there are none."""
     import av
 
-    rate = stream.rate
-    resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
     have = 0
     place = None  # of the next sample, counted from `start`
-    for decoded in _decoded(container):
-        if decoded is None:
-            place = None
-            continue
-        if decoded.time is None:
-            continue
-        now = round((decoded.time - start) * rate)
-        # Stamps are rounded: only a gap that can be heard is one.
-        if place is None or abs(now - place) > rate // 20:
-            place = now
-        for part in resampler.resample(decoded):
-            samples = part.to_ndarray()
+
+    def placed(parts):
+        nonlocal have, place
+        for samples in (part.to_ndarray() for part in parts):
             ahead = place - have
             place += samples.shape[1]
             if ahead < 0:
@@ -161,13 +196,40 @@ def _samples(container, stream, start):
             if samples.shape[1]:
                 yield samples
 
+    # A file that changes its kind of sound ends early.
+    with contextlib.suppress(ValueError):
+        for decoded in _decoded(container):
+            if decoded is None:
+                place = None
+                continue
+            if decoded.time is None:
+                continue
+            now = round((decoded.time - start) * rate)
+            # Stamps are rounded: only a gap that can be heard is one.
+            if place is None or abs(now - place) > rate // 20:
+                place = now
+            yield from placed(resampler.resample(decoded))
+        if place is not None:
+            yield from placed(resampler.resample(None))
+
 
 def _decoded(container):
     """The frames of sound that can be decoded, and `None` for a packet that cannot."""
     import av
 
-    for packet in container.demux(audio=0):
+    packets = container.demux(audio=0)
+    # A file that was cut off ends early.
+    while (packet := _next(packets)) is not None:
         try:
             yield from packet.decode()
         except av.FFmpegError:
             yield None
+
+
+def _next(packets):
+    import av
+
+    try:
+        return next(packets, None)
+    except av.FFmpegError:
+        return None

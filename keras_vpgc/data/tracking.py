@@ -3,7 +3,9 @@
 import contextlib
 import importlib.metadata
 import importlib.util
+import mmap
 import os
+import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -52,10 +54,13 @@ class Track:
     valid: np.ndarray
 
     @classmethod
-    def empty(cls, count: int) -> "Track":
-        """A track of `count` frames without a face."""
+    def empty(cls, count: int, folder=None) -> "Track":
+        """A track of `count` frames without a face; the points in a file of a folder, if given."""
+        shape = count, NUM_POINTS, 3
+        points = np.empty(shape, "float32") if folder is None else on_disk(shape, folder)
+        points[:] = np.nan
         return cls(
-            np.full((count, NUM_POINTS, 3), np.nan, "float32"),
+            points,
             np.full((count, NUM_BLENDSHAPES), np.nan, "float32"),
             np.full((count, 4, 4), np.nan, "float32"),
             np.zeros(count, "float32"),
@@ -106,33 +111,74 @@ class Faces:
         return len(self.cut)
 
     @classmethod
-    def join(cls, parts: "list[Faces]") -> "Faces":
-        """The faces of consecutive parts of a clip."""
-        starts = np.cumsum([0] + [len(part) for part in parts])
-        frame = [part.frame + start for part, start in zip(parts, starts, strict=False)]
-        names = [field.name for field in fields(cls)][1:]
-        return cls(
-            np.concatenate(frame), *(np.concatenate([getattr(p, k) for p in parts]) for k in names)
-        )
+    def read(cls, files) -> "Faces":
+        """The faces of a clip, from the files of its consecutive chunks; the first that is short
+        is the last. Points lie on disk, beside the first file."""
+        parts: list[dict] = []
+        for file in files:
+            with np.load(file) as stored:
+                parts.append({name: stored[name] for name in stored.files if name != "points"})
+            if len(parts[-1]["cut"]) < CHUNK_FRAMES:
+                break
+        starts = np.cumsum([0] + [len(part["cut"]) for part in parts])
+        for part, start in zip(parts, starts, strict=False):
+            part["frame"] = part["frame"] + start
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        points = on_disk((len(joined["frame"]), NUM_POINTS, 3), Path(files[0]).parent)
+        first = 0
+        for file, part in zip(files, parts, strict=False):
+            with np.load(file) as stored:
+                points[first : first + len(part["frame"])] = stored["points"]
+            first += len(part["frame"])
+        return cls(points=points, **joined)
 
-    def track(self, chosen) -> Track:
+    def track(self, chosen, folder=None) -> Track:
         """The track of one person.
 
         Args:
             chosen: Int `(n,)`, the person's face in each frame, -1 for none.
+            folder: Where the points lie, in a file without a name, instead of in memory.
 
         Returns:
             A `Track`; every face that is there has confidence 1.
         """
         chosen = np.asarray(chosen)
-        track = Track.empty(len(chosen))
+        track = Track.empty(len(chosen), folder)
         seen = chosen >= 0
-        track.points[seen] = self.points[chosen[seen]]
+        for first in range(0, len(chosen), CHUNK_FRAMES):
+            part = slice(first, first + CHUNK_FRAMES)
+            track.points[part][seen[part]] = self.points[chosen[part][seen[part]]]
         track.blendshapes[seen] = self.blendshapes[chosen[seen]]
         track.matrices[seen] = self.matrices[chosen[seen]]
         track.confidence[seen] = 1
         track.valid[:] = seen
         return track
+
+
+def on_disk(shape, folder) -> np.ndarray:
+    """A float32 array in a file that has no name and goes with the array.
+
+    What is not in use of it the system takes out of memory where that is scarce.
+
+    Args:
+        shape: Its shape.
+        folder: Where the file lies.
+
+    Returns:
+        The array, of zeros.
+
+    Raises:
+        OSError: if there is no space.
+    """
+    size = 4 * int(np.prod(shape))
+    if not size:
+        return np.zeros(shape, "float32")
+    with tempfile.TemporaryFile(dir=folder) as file:
+        # Written, for a hole in a file that finds no space later ends the process.
+        for first in range(0, size, 1 << 20):
+            file.write(bytes(min(1 << 20, size - first)))
+        file.flush()
+        return np.frombuffer(mmap.mmap(file.fileno(), size), "float32").reshape(shape)
 
 
 class FaceTracker(MediaPipeTask):
@@ -361,13 +407,7 @@ def track_faces(
             tasks.append({"start": first, "stop": last, "file": str(files[-1])})
     settings = {"source": str(source), "model": model}
     parallel.run("keras_vpgc.data.tracking:chunk_tracker", settings, tasks, workers, progress)
-    parts = []
-    for file in files:
-        with np.load(file) as stored:
-            parts.append(Faces(**stored))
-        if len(parts[-1]) < CHUNK_FRAMES:
-            break
-    return Faces.join(parts)
+    return Faces.read(files)
 
 
 def tracker_name() -> str:

@@ -614,6 +614,63 @@ def open_target(path, metadata: dict[str, str], fragmented: bool = False):
     return container
 
 
+class PictureStream:
+    """Encodes frames for a container: their times, colours and even sizes.
+
+    Args:
+        container: What `open_target` gave.
+        codec: FFmpeg's name of the encoder.
+        size: Height and width of the frames.
+        frame_rate: Frames a second.
+        times: See `VideoWriter`.
+        pixels: Pixel format; one without alpha takes RGB, others RGB with alpha.
+        options: The encoder's.
+    """
+
+    def __init__(
+        self, container, codec, size, frame_rate, times=None, pixels="yuv420p", options=None
+    ):
+        rate = Fraction(frame_rate).limit_denominator(1001)
+        self._times, self._count, self._size = times, 0, size
+        self._time_base = 1 / rate if times is None else TICK
+        self._stream = container.add_stream(codec, rate=rate)
+        self._stream.time_base = self._stream.codec_context.time_base = self._time_base
+        # 4:2:0, which every player knows, wants even sizes.
+        self._stream.height, self._stream.width = (n + n % 2 for n in size)
+        self._stream.pix_fmt = pixels
+        # Untagged colours are guessed by each player in its own way.
+        context = self._stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = _av().video.reformatter.ColorRange.MPEG
+        self._stream.options = options or {}
+
+    def encode(self, frame):
+        """Packets of the next frame, uint8 `(height, width, 3 or 4)`."""
+        odd = [(0, n % 2) for n in self._size]
+        if any(after for _, after in odd):
+            frame = np.pad(frame, (*odd, (0, 0)), mode="edge")
+        kind = "rgb24" if frame.shape[-1] == 3 else "rgba"
+        image = (
+            _av()
+            .VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=kind)
+            .reformat(format=self._stream.pix_fmt, dst_colorspace=BT709, dst_color_range="MPEG")
+        )
+        image.time_base, place = self._time_base, self._count
+        image.pts = place if self._times is None else round(self._times[place] / TICK)
+        self._count += 1
+        return self._stream.encode(image)
+
+    def flush(self):
+        """The packets that are left."""
+        return self._stream.encode()
+
+
+def check_count(path, count, times) -> None:
+    """Refuse a frame beyond the times that were given."""
+    if times is not None and count >= len(times):
+        raise VPGCError(f"{path} was given {len(times)} times but more frames.")
+
+
 class VideoWriter:
     """Writes RGB frames as H.264, under a temporary name until it is whole.
 
@@ -669,57 +726,34 @@ class VideoWriter:
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, uint8 RGB `(height, width, 3)`."""
-        import av
-
         if self.container is None:
             self.size = frame.shape[:2]
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.container = open_target(self.partial, self.metadata, self.part)
-            rate = Fraction(self.frame_rate).limit_denominator(1001)
-            self.time_base = 1 / rate if self.times is None else TICK
-            self.stream = self.container.add_stream("libx264", rate=rate)
-            self.stream.time_base = self.stream.codec_context.time_base = self.time_base
-            # yuv420p, which every player knows, wants even sizes.
-            self.stream.height, self.stream.width = (n + n % 2 for n in self.size)
-            self.stream.pix_fmt = "yuv420p"
-            # Untagged colours are guessed by each player in its own way.
-            context = self.stream.codec_context
-            context.colorspace = context.color_primaries = context.color_trc = BT709
-            context.color_range = av.video.reformatter.ColorRange.MPEG
-            self.stream.options = {"crf": str(self.crf), "preset": "medium"}
+            options = {"crf": str(self.crf), "preset": "medium"}
             if self.part:
                 # This search of x264 reads memory that nothing was written to, and what it finds
                 # moves its choices; without it the file is 15% to 30% larger.
-                self.stream.options["x264-params"] = "no-mbtree=1"
+                options["x264-params"] = "no-mbtree=1"
+            self.stream = PictureStream(
+                self.container, "libx264", self.size, self.frame_rate, self.times, options=options
+            )
         if frame.shape[:2] != self.size:
             raise VPGCError(
                 f"A frame of {frame.shape[1]}x{frame.shape[0]} cannot follow frames of "
                 f"{self.size[1]}x{self.size[0]} in {self.path}."
             )
-        odd = [(0, n % 2) for n in self.size]
-        if any(after for _, after in odd):
-            frame = np.pad(frame, (*odd, (0, 0)), mode="edge")
-        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        image = image.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range="MPEG")
-        image.pts, image.time_base = self._next_pts(), self.time_base
-        with writing(self.path):
-            self.container.mux(self.stream.encode(image))
-
-    def _next_pts(self):
-        place = self.count
+        check_count(self.path, self.count, self.times)
         self.count += 1
-        if self.times is None:
-            return place
-        if place >= len(self.times):
-            raise VPGCError(f"{self.path} was given {len(self.times)} times but more frames.")
-        return round(self.times[place] / TICK)
+        with writing(self.path):
+            self.container.mux(self.stream.encode(frame))
 
     def keep(self) -> None:
         """Stop, and leave what is written so far under its temporary name, to be played."""
         if self.container is not None:
             with contextlib.suppress(Exception):
-                self.container.mux(self.stream.encode())
+                self.container.mux(self.stream.flush())
             with contextlib.suppress(Exception):
                 self.container.close()
             self.container = None
@@ -732,7 +766,7 @@ class VideoWriter:
         try:
             if kind is None:
                 with writing(self.path):
-                    self.container.mux(self.stream.encode())
+                    self.container.mux(self.stream.flush())
                     self.container.close()
                     if self.finish is not None:
                         self.finish(self.partial)

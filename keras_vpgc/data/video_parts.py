@@ -220,6 +220,45 @@ def open_job(folder, settings: dict, overwrite: bool = False, work: str = WORK) 
         os.replace(partial, file)
 
 
+@contextlib.contextmanager
+def only_job(output):
+    """Hold an output, so that no other process works on it; a process that dies lets it go.
+
+    Args:
+        output: The file or folder that is being made.
+
+    Raises:
+        VPGCError: if another job holds it, or the place cannot be written.
+
+    Example:
+
+    ```python
+    with only_job("out.mp4"):
+        ...
+    ```
+    """
+    from filelock import FileLock, Timeout
+
+    output = Path(output)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output.with_name(f".{output.name}.lock"), blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise VPGCError(
+                f"{output} is being made by another process: wait until that has ended, or choose "
+                "another output."
+            ) from None
+    try:
+        yield
+    finally:
+        # Windows keeps a file that is open.
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
+        lock.release()
+
+
 def remove_job(folder) -> None:
     """Delete what a job left in its folder, and the folder unless it holds something else.
 

@@ -36,7 +36,7 @@ from keras_vpgc.metrics import (
     landmark_distance,
 )
 from keras_vpgc.progress import progress_bar
-from keras_vpgc.reenactment.provenance import Provenance
+from keras_vpgc.reenactment.provenance import Provenance, Source
 from keras_vpgc.reenactment.puppet import GUARDS, RETARGETING
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization.cross_report import cross_report, cross_table
@@ -439,6 +439,8 @@ def _write(folder, partial, found, per_frame, curves, pictures, source):
     if not sound.add_sound(silent, source.path, whole, per_frame["times"][0]):
         os.replace(silent, whole)
     silent.unlink(missing_ok=True)
+    shown = Source(Path(source.path), "Driving video", True)
+    Provenance(composite=True, sources=(shown,)).sign(whole)
     sheet = pictures.sheet()
     (partial / "contact_sheet.png").write_bytes(sheet)
     np.savez_compressed(partial / "scores.npz", **per_frame)

@@ -138,10 +138,16 @@ def _write_video(path, result, region, progress):
     names = [TRUTH, *pictures.clips]
     widest = min(PANEL_WIDTH, VIDEO_WIDTH // len(names))
     size = None
-    metadata = Provenance(composite=True).metadata()
+    provenance = Provenance(composite=True)
     with (
         pictures.streams() as streams,
-        VideoWriter(path, result["protocol"]["frame_rate"], crf=23, metadata=metadata) as video,
+        VideoWriter(
+            path,
+            result["protocol"]["frame_rate"],
+            crf=23,
+            metadata=provenance.metadata(),
+            finish=provenance.sign,
+        ) as video,
         progress_bar(count, "side by side", show=progress) as bar,
     ):
         for frames in zip(*streams, strict=True):

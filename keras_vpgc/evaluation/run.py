@@ -225,8 +225,13 @@ def _write(output, result, scores, curves, truth, systems, portrait, puppet, set
         sheet = contact_sheet([truth, *systems.values()], ["truth", *systems])
         (partial / "contact_sheet.png").write_bytes(png(sheet))
         (partial / "metrics.json").write_text(json.dumps(jsonable(result), indent=1))
-        metadata = Provenance(composite=True).metadata()
-        with VideoWriter(partial / "driven.mp4", portrait.frame_rate, metadata=metadata) as video:
+        provenance = Provenance(puppet=puppet, composite=True)
+        with VideoWriter(
+            partial / "driven.mp4",
+            portrait.frame_rate,
+            metadata=provenance.metadata(),
+            finish=provenance.sign,
+        ) as video:
             for true, frame in zip(truth, systems["driven"], strict=True):
                 video.write(side_by_side([true, frame]))
         evaluation = _evaluation(result, scores, truth, systems, portrait, puppet, settings)

@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from keras_vpgc.data.sound import read_sound
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.evaluation import study_clips
 from keras_vpgc.evaluation.clips import SAME_SHAPE, Clip
@@ -111,7 +112,7 @@ def make_study(
             # The reference first: its identifier goes with the others of the scene.
             for name in sorted(opened, key=bool):
                 clip, source = opened[name][i], sources[i].get(name)
-                voice = None if source is None else study_clips.read_sound(source, length)
+                voice = None if source is None else read_sound(source, length)
                 if source is not None and voice is None:
                     raise VPGCError(f"The sound of {source} cannot be decoded: convert it to AAC.")
                 identifier = identifiers.pop()

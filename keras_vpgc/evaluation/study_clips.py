@@ -1,6 +1,5 @@
 """Clips of a study: which there are, and all encoded alike."""
 
-import contextlib
 import io
 import math
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from keras_vpgc.evaluation.clips import SAME_SHAPE, Clip
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOUND_RATE, SOUND_BITS = 48000, 96000
-GAP = 0.1  # seconds
 # One setting for all: what a clip looks like must not depend on who is encoded.
 CRF, PRESET = 18, "medium"
 # Browsers show no more; slow motion would only make the page large.
@@ -139,52 +137,6 @@ class Box:
 def duration(clip: Clip) -> float:
     """Seconds from the first frame to the end of the last."""
     return float(clip.times[-1]) + 1 / clip.info.frame_rate
-
-
-def read_sound(path, seconds: float) -> np.ndarray | None:
-    """The sound that goes with the first seconds of the picture.
-
-    Args:
-        path: A video file.
-        seconds: How much of it.
-
-    Returns:
-        float32 `(2, n)` at 48 kHz, silent where the file has nothing; `None` without any sound.
-    """
-    import av
-
-    count = round(seconds * SOUND_RATE)
-    sound = np.zeros((2, count), "float32")
-    with av.open(str(Path(path).absolute()), metadata_errors="replace") as container:
-        if not container.streams.audio or container.streams.audio[0].codec_context is None:
-            return None
-        stream = container.streams.audio[0]
-        pictures = container.streams.video[0]
-        origin = float((pictures.start_time or 0) * pictures.time_base)
-        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=SOUND_RATE)
-        place = None
-
-        def put(pieces):
-            nonlocal place
-            for samples in (piece.to_ndarray() for piece in pieces):
-                low, high = max(0, place), min(count, place + samples.shape[1])
-                if low < high:
-                    sound[:, low:high] = samples[:, low - place : high - place]
-                place += samples.shape[1]
-
-        # A file that was cut off, or changes its kind of sound, ends early.
-        with contextlib.suppress(av.FFmpegError, ValueError):
-            for frame in container.decode(stream):
-                stated = round(((frame.time or 0.0) - origin) * SOUND_RATE)
-                # Small differences are those of the decoder's own delay; larger ones are gaps.
-                if place is None or abs(stated - place) > GAP * SOUND_RATE:
-                    place = stated
-                put(resampler.resample(frame))
-                if place >= count:
-                    break
-            else:
-                put(resampler.resample(None))
-    return None if place is None else sound
 
 
 def encode(clip: Clip, box: Box, seconds: float, sound: np.ndarray | None) -> bytes:

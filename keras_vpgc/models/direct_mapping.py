@@ -27,7 +27,8 @@ class DirectMapping(PresetModel):
         heatmap_size, base_channels, multipliers: See `PortraitAutoencoder` and `PortraitDriver`.
         stride, driver_base_channels: See `PortraitAutoencoder` and `PortraitDriver`.
         driver_multipliers: See `PortraitAutoencoder` and `PortraitDriver`.
-        driver_stride, num_blocks, block, latent_dim: See `PortraitAutoencoder` and `PortraitDriver`.
+        driver_stride, num_blocks, block: See `PortraitAutoencoder` and `PortraitDriver`.
+        latent_dim: See `PortraitAutoencoder` and `PortraitDriver`.
         norm_groups, attention_sizes, shortcuts: See `PortraitAutoencoder` and `PortraitDriver`.
         line_width, landmark_set, output, metadata: See `PortraitReenactor`.
         dtype: Dtype policy of the layers.

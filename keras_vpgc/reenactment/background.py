@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -134,10 +133,6 @@ class Background:
     def close(self) -> None:
         """End the segmenter."""
         self.segmenter.close()
-
-    def reset(self) -> None:
-        """Forget the frames before, as after a cut."""
-        self._past.clear()
 
     def see(self, frame) -> None:
         """Take in a frame that is not asked for, to warm up."""
@@ -528,8 +523,7 @@ class AlphaWriter:
                 f"A frame of shape {frame.shape} cannot follow frames of {(*self.size, 4)} in "
                 f"{self.path}."
             )
-        if self.times is not None and self.count >= len(self.times):
-            raise VPGCError(f"{self.path} was given {len(self.times)} times but more frames.")
+        video.check_count(self.path, self.count, self.times)
         with writing(self.path):
             if self.count == 0:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -537,7 +531,7 @@ class AlphaWriter:
             if self._container is None:
                 self._png(frame)
             else:
-                self._encode(frame)
+                self._container.mux(self._stream.encode(frame))
         self.count += 1
 
     def _open(self):
@@ -546,8 +540,6 @@ class AlphaWriter:
         if not self.path.suffix:
             self.partial.mkdir()
             return
-        import av
-
         suffix = self.path.suffix.lower()
         codec, pixels, options = ALPHA_CODECS[suffix]
         self._container = video.open_target(self.partial, self.metadata)
@@ -560,30 +552,9 @@ class AlphaWriter:
         else:
             more["cluster_time_limit"] = "1000"  # milliseconds
             more["flush_packets"] = "1"
-        rate = Fraction(self.frame_rate).limit_denominator(1001)
-        self._time_base = 1 / rate if self.times is None else video.TICK
-        self._stream = self._container.add_stream(codec, rate=rate)
-        self._stream.time_base = self._stream.codec_context.time_base = self._time_base
-        # 4:2:0 wants even sizes.
-        self._stream.height, self._stream.width = (n + n % 2 for n in self.size)
-        self._stream.pix_fmt = pixels
-        context = self._stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = video.BT709
-        context.color_range = av.video.reformatter.ColorRange.MPEG
-        self._stream.options = options
-
-    def _encode(self, frame):
-        import av
-
-        padding = [(0, n % 2) for n in self.size] + [(0, 0)]
-        frame = np.ascontiguousarray(np.pad(frame, padding, mode="edge"))
-        image = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(
-            format=self._stream.pix_fmt, dst_colorspace=video.BT709, dst_color_range="MPEG"
+        self._stream = video.PictureStream(
+            self._container, codec, self.size, self.frame_rate, self.times, pixels, options
         )
-        place = self.count
-        image.pts = place if self.times is None else round(self.times[place] / video.TICK)
-        image.time_base = self._time_base
-        self._container.mux(self._stream.encode(image))
 
     def _png(self, frame):
         import cv2
@@ -603,7 +574,7 @@ class AlphaWriter:
         self._kept = True
         if self._container is not None:
             with contextlib.suppress(Exception):
-                self._container.mux(self._stream.encode())
+                self._container.mux(self._stream.flush())
             with contextlib.suppress(Exception):
                 self._container.close()
             self._container = None
@@ -633,7 +604,7 @@ class AlphaWriter:
     def _complete(self):
         with writing(self.path):
             if self._container is not None:
-                self._container.mux(self._stream.encode())
+                self._container.mux(self._stream.flush())
                 self._container.close()
                 self._container = None
                 if self.finish is not None:

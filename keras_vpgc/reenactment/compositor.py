@@ -202,7 +202,7 @@ def make_compositor(
             placement = place_crop(crop, len(landmarks))
             keys = key_frames(len(landmarks), times)
         else:
-            seen = landmark_sets.landmarks(fill(track.points, track.valid))
+            seen = fill(landmark_sets.landmarks(track.points), track.valid)
             placement = place_face(driven, seen, track.valid, times)
             known = np.flatnonzero(track.valid)
             keys = known[key_frames(len(known), times[known])]
@@ -267,8 +267,8 @@ def check_composition(
 
 def _as_they_are(landmarks, track, puppet, crop):
     """Do the landmarks show the driving person before the puppet's own camera?"""
-    points = to_crop(fill(track.points, track.valid), crop)
-    own = landmark_sets.landmarks(points, puppet.model.landmark_set)
+    own = landmark_sets.landmarks(track.points, puppet.model.landmark_set)
+    own = to_crop(fill(own, track.valid), crop)
     if own.shape != landmarks.shape:
         return False
     return np.abs(own - landmarks)[track.valid].max() < 1e-4

@@ -69,7 +69,7 @@ def _c2pa():
     return c2pa
 
 
-def sign(source, target, manifest: dict, identity: Identity) -> None:
+def sign(source, target, manifest: dict, identity: Identity, ingredients=()) -> None:
     """Copy a video with a signed manifest in it; no timestamp authority is asked.
 
     Args:
@@ -77,6 +77,7 @@ def sign(source, target, manifest: dict, identity: Identity) -> None:
         target: The file to write, of the same kind.
         manifest: Definition for `c2pa.Builder`: claim generator, title, assertions.
         identity: Who signs.
+        ingredients: What it was made from: definition, MIME type and file of each.
 
     Raises:
         VPGCError: if c2pa-python is missing.
@@ -84,16 +85,19 @@ def sign(source, target, manifest: dict, identity: Identity) -> None:
     """
     kind = FORMATS[Path(source).suffix.lower()]
     with open(source, "rb") as given, open(target, "w+b") as made:
-        _sign(given, made, kind, manifest, identity)
+        _sign(given, made, kind, manifest, identity, ingredients)
 
 
-def _sign(given, made, kind, manifest, identity):
+def _sign(given, made, kind, manifest, identity, ingredients=()):
     c2pa = _c2pa()
     info = c2pa.C2paSignerInfo(identity.algorithm, identity.chain, identity.key, None)
     with (
         c2pa.Signer.from_info(info) as signer,
         c2pa.Builder({**manifest, "format": kind}, context=_context()) as builder,
     ):
+        for definition, form, file in ingredients:
+            with open(file, "rb") as opened:
+                builder.add_ingredient(definition, form, opened)
         builder.sign(signer, kind, given, made)
 
 

@@ -1,5 +1,7 @@
 """What drives a puppet: a video, a file of landmarks, or a folder of contour images."""
 
+import hashlib
+import json
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,10 +19,11 @@ from keras_vpgc.data.prepare import check_number, frame_range, track_clip
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.reenactment.background import Background
 from keras_vpgc.reenactment.compositor import Compositor, frames_at, make_compositor
-from keras_vpgc.reenactment.contours import drive_contours, read_contours
+from keras_vpgc.reenactment.contours import contour_files, drive_contours, read_contours
 from keras_vpgc.reenactment.puppet import Puppet, check_landmarks
 from keras_vpgc.visualization import draw_landmarks
 
+LANDMARK_FILES = (".npz", ".npy")
 MISSING = ("hold", "fade", "skip")
 GLIDE = 0.4  # seconds in which a held pose goes over to the one of the face that is back
 FADE = 0.5  # seconds in which the picture goes dark, or comes back
@@ -173,6 +176,41 @@ def by_landmarks(
     drive = by_landmarks(puppet, "drive.npz")
     ```
     """
+    chosen, times, rate, even = landmarks_between(puppet, file, start, end)
+
+    def beside(start):
+        dark = np.zeros((puppet.size, puppet.size, 3), "uint8")
+        return (draw_landmarks(dark, frame) for frame in chosen[start:])
+
+    return Drive(
+        count=len(chosen),
+        images=lambda start: puppet.batches(chosen, batch_size, start=start),
+        rate=rate,
+        beside=beside,
+        times=None if even else times,
+        **_before(puppet, background, len(chosen)),
+    )
+
+
+def landmarks_between(puppet: Puppet, file, start=None, end=None):
+    """The landmarks of a file that drive a puppet between two seconds.
+
+    Args:
+        puppet, file, start, end: See `by_landmarks`.
+
+    Returns:
+        Landmarks float32 `(n, p, 2)`; their seconds from the first, `(n,)`; frames a second; and
+        whether that rate is an even one.
+
+    Raises:
+        VPGCError: see `by_landmarks`.
+
+    Example:
+
+    ```python
+    landmarks, times, _, _ = landmarks_between(puppet, "drive.npz", end=2)
+    ```
+    """
     stored = read_landmarks(file)
     wanted = puppet.model.landmark_set
     if stored.landmark_set not in (None, wanted):
@@ -184,20 +222,7 @@ def by_landmarks(
     chosen = check_landmarks(stored.landmarks, puppet.model.heatmap.num_points)
     times = np.arange(len(chosen)) / rate if stored.times is None else stored.times
     part = _part(times, start, end, f"{file} holds {len(chosen)} frames of landmarks")
-    chosen, times = chosen[part], times[part] - times[part][0]
-
-    def beside(start):
-        dark = np.zeros((puppet.size, puppet.size, 3), "uint8")
-        return (draw_landmarks(dark, frame) for frame in chosen[start:])
-
-    return Drive(
-        count=len(chosen),
-        images=lambda start: puppet.batches(chosen, batch_size, start=start),
-        rate=rate,
-        beside=beside,
-        times=None if stored.times is None else times,
-        **_before(puppet, background, len(chosen)),
-    )
+    return chosen[part], times[part] - times[part][0], rate, stored.times is None
 
 
 def by_contours(
@@ -224,6 +249,34 @@ def by_contours(
     drive = by_contours(puppet, "contours/")
     ```
     """
+    rate, chosen = puppet.metadata["frame_rate"], contours_between(puppet, folder, start, end)
+    return Drive(
+        count=len(chosen),
+        images=lambda start: drive_contours(puppet, chosen, batch_size, start=start),
+        rate=rate,
+        beside=lambda start: (np.stack([x] * 3, axis=-1) for x in chosen[start:]),
+        **_before(puppet, background, len(chosen)),
+    )
+
+
+def contours_between(puppet: Puppet, folder, start=None, end=None) -> np.ndarray:
+    """The contour images of a folder that drive a puppet between two seconds.
+
+    Args:
+        puppet, folder, start, end: See `by_contours`.
+
+    Returns:
+        uint8 `(n, s, s)`.
+
+    Raises:
+        VPGCError: see `by_contours`.
+
+    Example:
+
+    ```python
+    drawings = contours_between(puppet, "contours/", end=2)
+    ```
+    """
     rate = puppet.metadata["frame_rate"]
     heatmap = puppet.model.heatmap
     contours = read_contours(folder, heatmap.size[0], heatmap.line_width)
@@ -234,14 +287,35 @@ def by_contours(
         f"{folder} holds {len(contours)} contour images, {len(contours) / rate:.2f} s at the "
         "puppet's rate",
     )
-    chosen = contours[part]
-    return Drive(
-        count=len(chosen),
-        images=lambda start: drive_contours(puppet, chosen, batch_size, start=start),
-        rate=rate,
-        beside=lambda start: (np.stack([x] * 3, axis=-1) for x in chosen[start:]),
-        **_before(puppet, background, len(chosen)),
-    )
+    return contours[part]
+
+
+def is_drawn(driving) -> bool:
+    """Is it a folder, of contour images?"""
+    return Path(driving).is_dir()
+
+
+def is_stored(driving) -> bool:
+    """Is it a file of landmarks, by its name?"""
+    return Path(driving).suffix.lower() in LANDMARK_FILES and not is_drawn(driving)
+
+
+def check_free(driving, retargeting="auto", neutral=None, motion: float = 1.0) -> None:
+    """Refuse to retarget landmarks and contour images, which are the puppet's own already."""
+    if retargeting not in ("auto", "none") or neutral is not None or motion != 1:
+        what = "folder of contour images" if is_drawn(driving) else "file of landmarks"
+        raise VPGCError(
+            f"{driving} is a {what}, which cannot be retargeted: leave retargeting, neutral and "
+            "motion out."
+        )
+
+
+def checksum(driving) -> str:
+    """SHA-256 of what drives: of a file, or of the names and checksums of a folder's images."""
+    if not is_drawn(driving):
+        return assets.sha256(driving)
+    names = [(file.name, assets.sha256(file)) for file in contour_files(driving)]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
 def driving_landmarks(
@@ -441,9 +515,11 @@ def hold(landmarks, valid, times) -> np.ndarray:
     left = np.where(after > frame, times[after] - times, np.inf)
     gap = np.maximum(times[after] - times[before], 1e-9)
     share = np.clip(1 - left / np.minimum(GLIDE, gap), 0, 1)
-    share = (share * share * (3 - 2 * share))[:, None, None]
-    held = (1 - share) * landmarks[before] + share * landmarks[after]
-    return np.where(np.asarray(valid)[:, None, None], landmarks, held).astype("float32")
+    result = np.array(landmarks, "float32")
+    lost = np.flatnonzero(~np.asarray(valid))
+    share = (share * share * (3 - 2 * share))[lost, None, None]
+    result[lost] = (1 - share) * result[before[lost]] + share * result[after[lost]]
+    return result
 
 
 def fading(valid, times) -> np.ndarray:

@@ -4,10 +4,8 @@ import collections
 import dataclasses
 import functools
 import os
-import queue
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -15,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_vpgc import assets
 from keras_vpgc.data import video
 from keras_vpgc.data.capture import Camera, Clip
+from keras_vpgc.data.overlap import Behind
+from keras_vpgc.data.sound import add_sound
 from keras_vpgc.errors import VPGCError, import_cv2, missing_extra
+from keras_vpgc.reenactment.driving import checksum
 from keras_vpgc.reenactment.pipeline import StageTimes, Statistics
-from keras_vpgc.reenactment.provenance import Provenance
+from keras_vpgc.reenactment.provenance import Provenance, Source
 from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.reenactment.stream import open_clip
 from keras_vpgc.visualization.sheets import write
 
 TITLE = "vpgc live"
@@ -56,6 +57,7 @@ def live(
     virtual_camera: bool = False,
     side_by_side: bool = False,
     every_frame: bool = False,
+    sound: bool = True,
     precision: str | None = None,
     overwrite: bool = False,
     provenance: Provenance | None = None,
@@ -70,23 +72,26 @@ def live(
     image is on the screen.
 
     A recording has a constant rate, the source's: each of its frames shows what was on the screen
-    at that time. It ends whole however the stream ends.
+    at that time. With `every_frame` it has the driving video's times instead. It ends whole however
+    the stream ends. It has the driving video's sound; a camera gives pictures alone.
 
     Args:
         puppet: A `Puppet`, a `puppet.keras` or a run folder.
         camera: Number of a camera (default 0), the address of one, or a
             `keras_vpgc.data.capture.Camera`.
-        driving: A video instead, played at its own pace.
+        driving: A video instead, played at its own pace; or a file of landmarks or a folder of
+            contour images, as for `reenact`.
         window: Show it? Default: if there is a display.
         record: A video to record from the first frame on, such as `out.mp4`.
         virtual_camera: Give the images to other programs as a camera, by `pyvirtualcam`.
         side_by_side: Begin with the driving picture beside the puppet? In recordings too.
         every_frame: Show every frame of a driving video, as fast as it goes.
+        sound: Give recordings the driving video's sound, as AAC?
         precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
         overwrite: Replace an existing recording?
         provenance: How recordings say that they are synthetic, those that a key begins too; what it
-            knows of the puppet, `driving_sha256` of a driving video and `composite` are filled in.
-            Its marks are drawn for the virtual camera too. Default: by metadata and a manifest.
+            knows of the puppet and of a driving video and `composite` are filled in. Its marks are
+            drawn for the virtual camera too. Default: by metadata and a manifest.
         say: Is told what the user should know, a sentence each.
         **settings: Of `keras_vpgc.reenactment.stream.Stream`: `retargeting`, `motion`, `neutral`,
             `guard`, `calibration`, `filter`, `lookahead`, `missing`, `workers`, `start`, `end`,
@@ -128,9 +133,9 @@ def live(
         )
     if driving is not None:
         start, end = settings.pop("start", None), settings.pop("end", None)
-        source: Any = Clip(driving, start, end, live=not every_frame)
+        source: Any = open_clip(puppet, driving, start, end, live=not every_frame)
         if record is not None or shown:
-            provenance = dataclasses.replace(provenance, driving_sha256=assets.sha256(driving))
+            provenance = dataclasses.replace(provenance, driving_sha256=checksum(driving))
     elif camera is None or isinstance(camera, int | str):
         # The stream opens it after all else is checked, and lets it go.
         source = functools.partial(Camera, 0 if camera is None else camera)
@@ -138,7 +143,7 @@ def live(
         source = camera
     provenance = dataclasses.replace(provenance, puppet=puppet, composite=side_by_side)
     stream = puppet.stream(source, **settings)
-    session = _Session(stream, side_by_side, overwrite, provenance, say)
+    session = _Session(stream, side_by_side, overwrite, provenance, sound, say)
     error: BaseException | None = None
     try:
         # All that can refuse comes before the first frame.
@@ -161,9 +166,9 @@ def live(
 class _Session:
     """The loop between the stream and what shows its images."""
 
-    def __init__(self, stream, side_by_side, overwrite, provenance, say):
+    def __init__(self, stream, side_by_side, overwrite, provenance, sound, say):
         self.stream, self.beside, self.overwrite, self.say = stream, side_by_side, overwrite, say
-        self.provenance = provenance
+        self.provenance, self.sound = provenance, sound
         self.window: _Window | None = None
         self.camera: _VirtualCamera | None = None
         self.recorder: _Recorder | None = None
@@ -223,7 +228,7 @@ class _Session:
         if self.beside:
             image = np.hstack([fitted(frame.picture, len(image)), image])
         if self.recorder:
-            self.recorder.add(image, frame.second)
+            self.recorder.add(image, frame.number, frame.second)
         if self.camera:
             self.camera.send(frame.image, image)
         if self.window:
@@ -278,10 +283,12 @@ class _Session:
         while str(path) in self.recordings or (number > 1 and path.exists()):
             number += 1
             path = first.with_stem(f"{first.stem}-{number}")
-        provenance = dataclasses.replace(self.provenance, composite=self.beside)
-        self.recorder = _Recorder(
-            path, self.stream.frame_rate, self.stream.live, self.overwrite, provenance
-        )
+        clip = self.stream.source
+        sources = ()
+        if isinstance(clip, Clip):
+            sources = (Source(Path(clip.path), "Driving video", self.beside),)
+        provenance = dataclasses.replace(self.provenance, composite=self.beside, sources=sources)
+        self.recorder = _Recorder(path, self.stream, self.overwrite, provenance, self.sound)
 
     def _stop_recording(self):
         recorder, self.recorder = self.recorder, None
@@ -296,45 +303,64 @@ class _Session:
                         f"{recorder.unwritten} images were not encoded in time: the recording "
                         "shows the one before each of them."
                     )
+                if recorder.silent:
+                    self.say(
+                        f"The sound of {self.stream.source.path} cannot be decoded or written: "
+                        f"{recorder.path} is silent."
+                    )
         except VPGCError as error:
             self.say(str(error))
 
 
 class _Recorder:
-    """Writes images at a constant rate, in a thread of its own.
+    """Writes images in a thread of its own.
+
+    Where the stream is live, at a constant rate: times without an image are filled in, and images
+    that are too many are left out. Else each image becomes a frame, and lasts as long as that of
+    the driving video.
 
     Args:
         path: The video.
-        frame_rate: Its frames a second.
-        live: Fill in for times without an image, and do without those that are too many? Else each
-            image becomes a frame.
+        stream: What gives the images.
         overwrite: Replace an existing file?
         provenance: How it says that it is synthetic.
+        sound: Add the sound of a driving video?
     """
 
-    def __init__(self, path, frame_rate, live, overwrite, provenance):
-        self.path, self.rate, self.live = path, frame_rate, live
-        self.unwritten = 0
+    def __init__(self, path, stream, overwrite, provenance, sound):
+        self.path, self.rate, self.live = path, stream.frame_rate, stream.live
+        self.unwritten, self.silent = 0, False
         self._provenance = provenance
+        self._clip = stream.source if isinstance(stream.source, Clip) else None
+        self._times: list[float] | None = None
+        info = None if self._clip is None else video.probe(self._clip.path)
+        if info is not None and info.variable_rate and not self.live:
+            self._times = []
+        self._sound = sound and info is not None and info.has_sound
+        # What was recorded, in seconds of the driving video.
+        self._spans: list[tuple[float, float]] = []
         self._writer = video.VideoWriter(
             path,
-            frame_rate,
+            self.rate,
             overwrite=overwrite,
+            times=self._times,
             metadata=provenance.metadata(),
-            finish=provenance.sign,
+            finish=self._finish,
         )
-        self._any = False
-        self._queue: queue.Queue = queue.Queue(WAITING)
+        self._behind = Behind(self._write, WAITING)
+        self._behind.__enter__()
+        self._last: Any = None
         self._first: float | None = None
         self._written = 0
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
-        self._thread.start()
 
-    def add(self, image, second):
-        """An image and when it was taken, in seconds of the source."""
+    def add(self, image, number, second):
+        """An image, its number and when it was taken, in seconds of the source."""
+        if self._behind.error is not None:
+            return  # said by `close`; the stream goes on
         if not self.live:
-            self._queue.put((image, 1))
+            if self._clip is not None:
+                self._lasts(*self._clip.edges[number : number + 2].tolist())
+            self._behind(image, 1)
             return
         self._first = second if self._first is None else self._first
         # An image lasts from its own tick of the clock to the next one's.
@@ -342,11 +368,24 @@ class _Recorder:
         count = tick + 1 - self._written
         if count < 1:
             return
-        try:
-            self._queue.put_nowait((image, count))
-            self._written = tick + 1
-        except queue.Full:
+        if self._behind.full():
             self.unwritten += 1
+            return
+        self._behind(image, count)
+        self._written = tick + 1
+        if self._clip is not None:
+            start = float(self._clip.edges[0]) + self._first
+            self._spans = [(start, start + self._written / self.rate)]
+
+    def _lasts(self, start, end):
+        """Note that a frame of the driving video is shown."""
+        if self._times is not None:
+            before = sum(b - a for a, b in self._spans)
+            self._times.append(before)
+        if self._spans and abs(self._spans[-1][1] - start) < 1e-6:
+            self._spans[-1] = self._spans[-1][0], end
+        else:
+            self._spans.append((start, end))
 
     def close(self) -> bool:
         """End the file; was anything written?
@@ -354,34 +393,42 @@ class _Recorder:
         Raises:
             VPGCError: if it could not be written.
         """
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._any
-
-    def _work(self):
-        last = None
-        self._writer.__enter__()
+        error: BaseException | None = None
         try:
-            while (item := self._queue.get()) is not None:
-                image, count = item
-                for place in range(count):
-                    # Up to its own tick what came before is shown.
-                    early = place < count - 1 and last is not None
-                    self._writer.write(self._provenance.frame(last if early else image))
-                    self._any = True
-                last = image
-        except BaseException as error:
-            self._error = error
-            while self._queue.get() is not None:
-                pass
-        if self._any:
-            # The frames up to an error are whole: they stay.
+            self._behind.__exit__(None, None, None)
+        except BaseException as broken:
+            error = broken
+        if self._last is None:
+            return False
+        # The frames up to an error are whole: they stay.
+        try:
+            self._writer.__exit__(None, None, None)
+        except BaseException as broken:
+            error = error or broken
+        if error is not None:
+            raise error
+        return True
+
+    def _write(self, image, count):
+        for place in range(count):
+            # Up to its own tick what came before is shown.
+            early = place < count - 1 and self._last is not None
+            self._writer.write(self._provenance.frame(self._last if early else image))
+        self._last = image
+
+    def _finish(self, path):
+        """The whole file, before it gets its name."""
+        if self._sound and self._clip is not None:
+            sounding = path.with_stem(f"{path.stem}-sounding")
             try:
-                self._writer.__exit__(None, None, None)
-            except BaseException as error:
-                self._error = self._error or error
+                self.silent = not add_sound(path, self._clip.path, sounding, spans=self._spans)
+                if not self.silent:
+                    os.replace(sounding, path)
+            except (VPGCError, OSError):
+                self.silent = True  # the picture is there
+            finally:
+                sounding.unlink(missing_ok=True)
+        self._provenance.sign(path)
 
 
 class _Window:

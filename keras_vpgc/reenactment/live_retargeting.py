@@ -147,15 +147,10 @@ class LiveRetargeting:
         pose = metadata["pose"]
         self._pose = pose | {k: np.array(pose[k]) for k in ("rotation", "translation")}
         self._pose["expression"] = np.array(pose["expression"], "float64")
-        # Plain lists would be read anew for each frame.
-        seen = metadata["seen"]
-        known = seen["expression"]
-        self._seen = seen | {"expression": known | {"mean": np.array(known["mean"])}}
+        self._guard = coverage.Guard(metadata["seen"])
         self._samples: list[np.ndarray] = []
         self._chosen = False
         self._done = self.calibration is not None
-        self._sums: dict[str, dict] = {}
-        self._counted = self._beyond = 0
 
     @property
     def calibrating(self) -> bool:
@@ -215,42 +210,19 @@ class LiveRetargeting:
         return fit_pose(points[None], calibration.shape, *size, model=self.model)
 
     def _driven(self, head, calibration, count=False):
-        # The neutral frame comes first, and the one that counts second.
-        pair = replace(
+        rest = replace(
             head,
-            rotation=np.stack([calibration.rotation, head.rotation[0]]),
-            translation=np.stack([calibration.translation, head.translation[0]]),
-            scale=np.ones(2),
-            expression=np.stack([calibration.expression, head.expression[0]]),
+            rotation=calibration.rotation[None],
+            translation=calibration.translation[None],
+            expression=calibration.expression[None],
         )
-        both = retarget(pair, self._shape, self._pose, self.mode, 0, self.motion)
-        driven = replace(
-            both,
-            rotation=both.rotation[1:],
-            translation=both.translation[1:],
-            scale=both.scale[1:],
-            expression=both.expression[1:],
-        )
-        if self.guard != "off":
-            clamped, report = coverage.clamp(driven, self._seen)
-            if self.guard == "clamp":
-                driven = clamped
-            elif count:
-                self._watch(report)
+        driven = retarget(head, self._shape, self._pose, self.mode, rest, self.motion)
+        if self.guard == "clamp":
+            driven = self._guard(driven)
+        elif self.guard == "warn" and count:
+            self._guard(driven)
+            self.judge(GUARD_FRAMES)
         return _landmarks(self.puppet, driven)[0]
-
-    def _watch(self, report):
-        """Sum up what the guard says of single frames, until that is a warning."""
-        self._counted += 1
-        self._beyond += report["share"] > 0
-        for name, one in report["parameters"].items():
-            low, high = one["seen"]
-            known = self._sums.setdefault(name, {**one, "share": 0.0, "by": -np.inf})
-            known["share"] += one["share"]
-            by = max(one["worst"] - high, low - one["worst"])
-            if by > known["by"]:
-                known["worst"], known["by"] = one["worst"], by
-        self.judge(GUARD_FRAMES)
 
     def judge(self, least: int = 1) -> None:
         """Warn if many of the frames so far have left what the puppet has seen.
@@ -258,15 +230,8 @@ class LiveRetargeting:
         Args:
             least: Number of frames under which nothing is said.
         """
-        if self._counted < least or self.warning is not None:
-            return
-        share = self._beyond / self._counted
-        if share >= coverage.WARN_SHARE:
-            parameters = {
-                name: one | {"share": one["share"] / self._counted}
-                for name, one in self._sums.items()
-            }
-            self.warning = coverage._warning(share, parameters)
+        if self.guard == "warn" and self.warning is None and self._guard.frames >= max(1, least):
+            self.warning = self._guard.report()["warning"]
 
 
 def rest_landmarks(puppet) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+import mimetypes
 import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_vpgc.assets import sha256
 from keras_vpgc.errors import VPGCError, writing
 from keras_vpgc.reenactment import content_credentials, marks
 from keras_vpgc.version import __version__
@@ -29,6 +31,20 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 EXTRA = 'pip install "keras_vpgc[provenance]"'
 
 
+class Source(NamedTuple):
+    """A file that a video was made from: an ingredient of its C2PA manifest.
+
+    Attributes:
+        file: A video or a picture; files of other kinds are not named.
+        title: What it is, such as `"Driving video"`; the file's own name is not told.
+        shown: Are its pictures a part of the video's? Else it only steered them.
+    """
+
+    file: Path
+    title: str
+    shown: bool = False
+
+
 @dataclasses.dataclass(frozen=True)
 class Provenance:
     """How a video of a puppet says that it is synthetic.
@@ -42,6 +58,7 @@ class Provenance:
         puppet: The `Puppet` shown, if known: its checksum and that of its training footage go into
             the manifest.
         driving_sha256: SHA-256 of the driving video, if there is one.
+        sources: `Source`s: what it was made from, with whatever manifests these carry themselves.
         enabled: `False` writes nothing at all: neither metadata nor manifest nor marks.
         composite: Is a part of the picture from a camera, as beside a driving face or after pasting
             back?
@@ -68,6 +85,7 @@ class Provenance:
 
     puppet: Any = None
     driving_sha256: str | None = None
+    sources: tuple[Source, ...] = ()
     enabled: bool = True
     composite: bool = False
     mark: str | None = None
@@ -194,7 +212,7 @@ class Provenance:
         failures: tuple[type[Exception], ...]
         failures = (VPGCError, OSError, *content_credentials.errors())
         try:
-            content_credentials.sign(target, signed, self._manifest(), self._identity())
+            self._sign(target, signed)
             os.replace(signed, target)
         except failures as error:
             reason = str(error).splitlines()[0].rstrip(".:")
@@ -205,6 +223,30 @@ class Provenance:
             )
         finally:
             signed.unlink(missing_ok=True)
+
+    def _sign(self, source, target):
+        identity = self._identity()
+        ingredients = []
+        for given in self.sources:
+            kind = mimetypes.guess_type(given.file.name)[0] or ""
+            if kind.startswith(("video/", "image/")) and given.file.is_file():
+                label = f"keras_vpgc.source.{len(ingredients) + 1}"
+                definition = {
+                    "title": given.title,
+                    "relationship": "componentOf" if given.shown else "inputTo",
+                    "instance_id": label,
+                    "label": label,
+                    "description": f"SHA-256 {sha256(given.file)}",
+                }
+                ingredients.append((definition, kind, given.file))
+        named = [definition for definition, *_ in ingredients]
+        try:
+            content_credentials.sign(source, target, self._manifest(named), identity, ingredients)
+        except content_credentials.errors():
+            if not ingredients:
+                raise
+            # What is wrong with a source's own manifest must not cost this one.
+            content_credentials.sign(source, target, self._manifest(), identity)
 
     def _own(self):
         """The user's own certificate and key, or two times `None`."""
@@ -237,9 +279,10 @@ class Provenance:
             "this before a camera."
         )
 
-    def _manifest(self) -> dict:
+    def _manifest(self, ingredients=()) -> dict:
+        """The definition; of ingredients that are added to it their own definitions."""
         agent = {"name": "keras_vpgc", "version": __version__}
-        actions = [
+        actions: list[dict] = [
             {
                 "action": "c2pa.created",
                 "digitalSourceType": self._source_type(),
@@ -247,6 +290,12 @@ class Provenance:
                 "description": self._sentence(),
             }
         ]
+        shown = [x["label"] for x in ingredients if x["relationship"] == "componentOf"]
+        steering = [x["label"] for x in ingredients if x["relationship"] == "inputTo"]
+        if steering:
+            actions[0]["parameters"] = {"ingredientIds": steering}
+        if shown:
+            actions.append({"action": "c2pa.placed", "parameters": {"ingredientIds": shown}})
         if self.invisible:
             actions.append({"action": "c2pa.watermarked.unbound", "softwareAgent": agent})
         details = {

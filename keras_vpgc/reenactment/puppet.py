@@ -11,8 +11,15 @@ from keras_vpgc.assets import sha256
 from keras_vpgc.data import coverage, landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.dataset import context_indices
-from keras_vpgc.data.portrait import fill
-from keras_vpgc.data.retarget import HeadTrack, check_motion, fit_head, project, retarget
+from keras_vpgc.data.portrait import nearest_valid
+from keras_vpgc.data.retarget import (
+    CHUNK,
+    HeadTrack,
+    LongHead,
+    check_motion,
+    project,
+    retarget_pieces,
+)
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import DirectMapping, PortraitReenactor
 from keras_vpgc.reenactment.contours import overlapped, stream_windows, window_model
@@ -202,17 +209,20 @@ class Puppet:
         if retargeting == "auto":
             own = source_sha256 == self.metadata["source_sha256"]
             retargeting = "none" if own and as_it_is else "relative"
-        points = fill(track.points, track.valid)
+        frames = nearest_valid(track.valid)
         if retargeting == "none":
-            return self._chosen(to_crop(points, Crop(**self.metadata["crop"])))
-        head = fit_head(points, *size, model=tracker_model)
+            crop = Crop(**self.metadata["crop"])
+            starts = range(0, len(frames), CHUNK)
+            parts = (track.points[frames[k : k + CHUNK]] for k in starts)
+            return np.concatenate([self._chosen(to_crop(part, crop)) for part in parts])
+        head = LongHead(track.points, *size, model=tracker_model, frames=frames)
         return self.landmarks_of_head(
             head, retargeting, neutral=neutral, motion=motion, guard=guard
         )
 
     def landmarks_of_head(
         self,
-        head: HeadTrack,
+        head: HeadTrack | LongHead,
         mode: str = "relative",
         *,
         neutral: int | None = None,
@@ -222,7 +232,7 @@ class Puppet:
         """Landmarks in the puppet's crop, from another head's pose and expression.
 
         Args:
-            head: A `keras_vpgc.data.retarget.HeadTrack` of 478 or 68 points.
+            head: A `keras_vpgc.data.retarget.HeadTrack` of 478 or 68 points, or a `LongHead`.
             mode: `"relative"` or `"absolute"`: see `keras_vpgc.data.retarget`.
             neutral: Number of the frame in which the driver looks neutral; default: chosen.
             motion: Strength of the head motion, 0 (still) to 1 (as driven).
@@ -243,17 +253,19 @@ class Puppet:
         ```
         """
         check_guard(guard)
-        driven = retarget(
-            head, self.metadata["shape"], self.metadata["pose"], mode, neutral, motion
-        )
-        if guard != "off":
-            clamped, report = coverage.clamp(driven, self.metadata["seen"])
-            if guard == "clamp":
-                driven = clamped
-            elif report["warning"]:
-                warnings.warn(report["warning"], stacklevel=2)
-        landmarks = to_crop(project(driven)[..., :2], Crop(**self.metadata["crop"]))
-        return self._chosen(landmarks) if landmarks.shape[1] == 478 else landmarks
+        watch = None if guard == "off" else coverage.Guard(self.metadata["seen"])
+        shape, pose = self.metadata["shape"], self.metadata["pose"]
+        crop = Crop(**self.metadata["crop"])
+        found = []
+        for driven in retarget_pieces(head, shape, pose, mode, neutral, motion):
+            limited = driven if watch is None else watch(driven)
+            landmarks = to_crop(project(limited if guard == "clamp" else driven)[..., :2], crop)
+            found.append(self._chosen(landmarks) if landmarks.shape[1] == 478 else landmarks)
+        if guard == "warn" and watch is not None:
+            warning = watch.report()["warning"]
+            if warning:
+                warnings.warn(warning, stacklevel=2)
+        return np.concatenate(found)
 
     def _chosen(self, points):
         """The puppet's landmark set of all of the tracker's points."""

@@ -20,20 +20,25 @@ from keras_vpgc.data import sound as sounds
 from keras_vpgc.data import video
 from keras_vpgc.data.overlap import Behind, ahead
 from keras_vpgc.data.tracking import tracker_name
-from keras_vpgc.data.video_parts import FACES, JOINED, VideoParts, open_job, remove_job
+from keras_vpgc.data.video_parts import (
+    FACES,
+    JOINED,
+    VideoParts,
+    only_job,
+    open_job,
+    remove_job,
+)
 from keras_vpgc.errors import NoFaceError, VPGCError, writing
 from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment import driving as sources
 from keras_vpgc.reenactment.background import AlphaWriter, background_key, check_alpha_target
 from keras_vpgc.reenactment.compositor import check_composition
-from keras_vpgc.reenactment.contours import contour_files
-from keras_vpgc.reenactment.provenance import Provenance
+from keras_vpgc.reenactment.provenance import Provenance, Source
 from keras_vpgc.reenactment.puppet import Puppet, check_guard, check_retargeting
 from keras_vpgc.version import __version__
 from keras_vpgc.visualization import side_by_side as together
 
 PART_FRAMES = 250
-LANDMARK_FILES = (".npz", ".npy")
 
 
 def reenact(
@@ -98,7 +103,8 @@ def reenact(
         overwrite: Replace an existing output, and what an unfinished job of other settings left?
         tracker_model: Path of the face landmarker's model.
         provenance: How the output says that it is synthetic, see `Provenance`, whose `puppet`,
-            `driving_sha256` and `composite` are filled in; default: by metadata and a manifest.
+            `driving_sha256`, `sources` and `composite` are filled in; default: by metadata and a
+            manifest.
         progress: Show progress bars?
 
     Returns:
@@ -107,7 +113,8 @@ def reenact(
     Raises:
         VPGCError: for a driving file that is no video or shows no face, landmarks that do not fit
             the puppet, a folder of contours that cannot be read or is to be retargeted, an output
-            that exists or cannot be written, or settings that do not fit.
+            that exists, cannot be written or is being made by another process, or settings that do
+            not fit.
 
     Example:
 
@@ -157,15 +164,9 @@ def reenact(
             "A Puppet has its precision already: give the path of its file or run, or leave "
             "precision out."
         )
-    drawn = driving.is_dir()
-    stored = driving.suffix.lower() in LANDMARK_FILES and not drawn
-    free = retargeting in ("auto", "none") and neutral is None and motion == 1
-    if (drawn or stored) and not free:
-        what = "folder of contour images" if drawn else "file of landmarks"
-        raise VPGCError(
-            f"{driving} is a {what}, which cannot be retargeted: leave retargeting, neutral and "
-            "motion out."
-        )
+    drawn, stored = sources.is_drawn(driving), sources.is_stored(driving)
+    if drawn or stored:
+        sources.check_free(driving, retargeting, neutral, motion)
     if (drawn or stored) and paste_back != "none":
         raise VPGCError(
             f"Only a driving video has frames to paste into; {driving} has none: leave "
@@ -177,11 +178,12 @@ def reenact(
     elif not drawn:
         video.probe(driving)
         sources.rest_frame(driving, neutral, start, end)
-    checksum = _checksum(driving)
+    checksum = sources.checksum(driving)
     provenance = dataclasses.replace(
         provenance,
         puppet=puppet,
         driving_sha256=checksum,
+        sources=_sources(driving, paste_back, paste_into, background, side_by_side),
         composite=paste_back != "none"
         or (side_by_side and not (drawn or stored))
         or (background is not None and Path(background).is_file()),
@@ -208,67 +210,81 @@ def reenact(
         "version": __version__,
     }
     folder = output.with_name(output.name + ".parts")
-    if drawn or stored:
-        by = sources.by_contours if drawn else sources.by_landmarks
-        drive = by(puppet, driving, **part, background=background)
-    else:
-        tracker = {
-            "driving": checksum,
-            "start": start,
-            "end": end,
-            "tracker": tracker_name(),
-            "model": assets.sha256(assets.find("face_landmarker", tracker_model)),
-        }
-        settings["tracking"] = tracker
-        composition = {}
-        if paste_back != "none" or background is not None:
-            composition = {
-                "place": paste_back,
-                "into": paste_into,
-                "into_start": paste_into_start,
-                "background": background,
-            }
-        open_job(folder, settings, overwrite)
-        open_job(folder / FACES, tracker, overwrite=True, work="*.npz")
-        try:
-            drive = sources.by_video(
-                puppet,
-                driving,
-                **part,
-                missing=missing,
-                retargeting=retargeting,
-                neutral=neutral,
-                motion=motion,
-                guard=guard,
-                tracker_model=tracker_model,
-                composition=composition,
-                folder=folder / FACES,
-                progress=progress,
-            )
-        except NoFaceError:
-            remove_job(folder)
-            raise
-    with drive.compositor or contextlib.nullcontext():
-        frames = functools.partial(_frames, drive, provenance, side_by_side, batch_size, progress)
-        if cut_out:
-            _write_alpha(frames, drive, output, provenance, overwrite)
-            if not (drawn or stored):
-                remove_job(folder)
+    with only_job(output):
+        if drawn or stored:
+            by = sources.by_contours if drawn else sources.by_landmarks
+            drive = by(puppet, driving, **part, background=background)
         else:
-            # A part begins with a batch, so that batches are the same wherever a job begins again.
-            length = batch_size * math.ceil(PART_FRAMES / batch_size)
-            parts = VideoParts(
-                folder,
-                settings,
-                drive.count,
-                length,
-                drive.rate,
-                drive.times,
-                provenance.metadata(),
-                overwrite=overwrite,
+            tracker = {
+                "driving": checksum,
+                "start": start,
+                "end": end,
+                "tracker": tracker_name(),
+                "model": assets.sha256(assets.find("face_landmarker", tracker_model)),
+            }
+            settings["tracking"] = tracker
+            composition = {}
+            if paste_back != "none" or background is not None:
+                composition = {
+                    "place": paste_back,
+                    "into": paste_into,
+                    "into_start": paste_into_start,
+                    "background": background,
+                }
+            open_job(folder, settings, overwrite)
+            open_job(folder / FACES, tracker, overwrite=True, work="*.npz")
+            try:
+                drive = sources.by_video(
+                    puppet,
+                    driving,
+                    **part,
+                    missing=missing,
+                    retargeting=retargeting,
+                    neutral=neutral,
+                    motion=motion,
+                    guard=guard,
+                    tracker_model=tracker_model,
+                    composition=composition,
+                    folder=folder / FACES,
+                    progress=progress,
+                )
+            except NoFaceError:
+                remove_job(folder)
+                raise
+        with drive.compositor or contextlib.nullcontext():
+            frames = functools.partial(
+                _frames, drive, provenance, side_by_side, batch_size, progress
             )
-            _write_parts(frames, drive, parts, output, provenance, sound)
+            if cut_out:
+                _write_alpha(frames, drive, output, provenance, overwrite)
+                if not (drawn or stored):
+                    remove_job(folder)
+            else:
+                # A part begins with a batch: batches are the same wherever a job begins again.
+                length = batch_size * math.ceil(PART_FRAMES / batch_size)
+                parts = VideoParts(
+                    folder,
+                    settings,
+                    drive.count,
+                    length,
+                    drive.rate,
+                    drive.times,
+                    provenance.metadata(),
+                    overwrite=overwrite,
+                )
+                _write_parts(frames, drive, parts, output, provenance, sound)
     return output
+
+
+def _sources(driving, paste_back, paste_into, background, side_by_side):
+    """The files that the result is made from."""
+    shown = side_by_side or (paste_back != "none" and paste_into is None)
+    sources = [Source(driving, "Driving video", shown)]
+    if paste_into is not None:
+        sources.append(Source(Path(paste_into), "Video that is pasted into", True))
+    if background is not None:
+        sources.append(Source(Path(background), "Background", True))
+    return tuple(sources)
 
 
 def _write_alpha(frames, drive, output, provenance, overwrite):
@@ -372,10 +388,3 @@ def _fingerprint(puppet):
     for weight in puppet.model.get_weights():
         digest.update(np.ascontiguousarray(weight, "float32"))
     return digest.hexdigest()
-
-
-def _checksum(driving):
-    if not driving.is_dir():
-        return assets.sha256(driving)
-    names = [(file.name, assets.sha256(file)) for file in contour_files(driving)]
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()

@@ -17,6 +17,8 @@ from keras_vpgc.data.capture import Camera, Clip
 from keras_vpgc.data.smoothing import OneEuro
 from keras_vpgc.data.tracker_pool import TrackerPool
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.reenactment.contours import window_model
+from keras_vpgc.reenactment.driving import check_free, is_drawn, is_stored
 from keras_vpgc.reenactment.live_retargeting import (
     CALIBRATION_FRAMES,
     Calibration,
@@ -26,6 +28,7 @@ from keras_vpgc.reenactment.live_retargeting import (
 )
 from keras_vpgc.reenactment.pipeline import Channel, Closed, StageTimes, Statistics
 from keras_vpgc.reenactment.puppet import GUARDS, RETARGETING, check_landmarks
+from keras_vpgc.reenactment.ready_clip import ReadyClip
 from keras_vpgc.reenactment.steady import Steady
 
 # More trackers than this only make the network wait for its turn on the processor.
@@ -43,7 +46,7 @@ class StreamFrame:
         picture: The driving picture, uint8 RGB `(h, w, 3)`.
         face: Was the driver's face found?
         points: The tracker's points, float32 `(478, 3)` in pixels of the picture, or `None`.
-        landmarks: Float32 `(68, 2)` (78 with irises) in the puppet's crop.
+        landmarks: Float32 `(68, 2)` (78 with irises) in the puppet's crop; or the contour image.
         image: uint8 RGB `(size, size, 3)`: the puppet.
         captured: When the picture arrived, on the clock of `time.perf_counter`.
         ready: When the image was there, on that clock.
@@ -77,12 +80,13 @@ class Stream:
 
     Args:
         puppet: A `Puppet`.
-        source: Number of a camera (0 is the first), path of a video, a
-            `keras_vpgc.data.capture.Camera` or `Clip`, a function that opens a camera, or an
-            iterable of uint8 RGB pictures `(h, w, 3)` or of pairs of such and their seconds; an
-            attribute `live` is its default for that. A camera given by number or function is
-            opened after all else is checked, and let go at the end or on any error. `None`:
-            landmarks are pushed.
+        source: Number of a camera (0 is the first); path of a video, of a file of landmarks or of a
+            folder of contour images (see `reenact`; the last two are taken as they are, and nothing
+            is tracked); a `keras_vpgc.data.capture.Camera` or `Clip`, a function that opens a
+            camera, or an iterable of uint8 RGB pictures `(h, w, 3)` or of pairs of such and their
+            seconds; an attribute `live` is its default for that. A camera given by number or
+            function is opened after all else is checked, and let go at the end or on any error.
+            `None`: landmarks are pushed.
         live: Drop what is late, and play a video at its own pace?
         lookahead: Frames to wait for, from 0 to what the puppet sees ahead (3, or 0 with a causal
             context). Default: all where nothing is live, 0 for live sources.
@@ -94,8 +98,8 @@ class Stream:
         calibration: Good frames out of which shape and neutral pose are found, or the
             `calibration` of another stream; see
             `keras_vpgc.reenactment.live_retargeting.LiveRetargeting`.
-        filter: `"one-euro"` (default with a source), `"off"` (default for pushed landmarks), or a
-            `keras_vpgc.data.smoothing.OneEuro`.
+        filter: `"one-euro"` (default with a source that is tracked), `"off"` (default for ready
+            landmarks, the only one for drawings), or a `keras_vpgc.data.smoothing.OneEuro`.
         missing: Where there is no face, `"hold"` the last pose; `"fade"` to the puppet at rest
             within a second (a file that `reenact` writes fades to black); or `"skip"` the frame.
         workers: Trackers that work at once; one is a thread, more are processes. Default: 1 for
@@ -174,16 +178,27 @@ class Stream:
         self._tracker_model = tracker_model
         self._own: Camera | None = None
         if file:
-            source = Clip(source, start, end, live=bool(live))
+            source = open_clip(puppet, source, start, end, live=bool(live))
         self.source = source
+        self._ready = source if isinstance(source, ReadyClip) else None
+        self._call, drawn = puppet._call, self._ready is not None and self._ready.drawn
         self._retargeting: LiveRetargeting | None = None
-        if source is not None:
+        if self._ready is not None:
+            check_free(self._ready.path, retargeting, neutral, motion)
+            if drawn:
+                if filter not in (None, "off"):
+                    raise VPGCError("Contour images cannot be filtered: choose the filter 'off'.")
+                self._call = backend.compiled(window_model(puppet.model, drawings=True))
+                self.context.nearest = True
+        elif source is not None:
             self._retargeting = self._retarget(
                 retargeting, motion, neutral, guard, calibration, tracker_model
             )
         self._rest = rest_landmarks(puppet)
-        own_landmarks = "off" if source is None else "one-euro"
-        self._steady = Steady(self._rest, filter or own_landmarks, missing)
+        usual = "off" if self._retargeting is None else "one-euro"
+        self._steady = Steady(self._rest, filter or usual, missing)
+        if drawn:
+            self._rest = np.zeros((puppet.size, puppet.size), "uint8")
         # Whatever can be refused has been: no error leaves a camera taken.
         if isinstance(source, int | str):
             source = self._own = Camera(source)
@@ -193,7 +208,7 @@ class Stream:
         if live is None or source is None:
             live = getattr(source, "live", False)
         self.live = bool(live)
-        if isinstance(source, Clip):
+        if isinstance(source, Clip | ReadyClip):
             source.live = self.live
         self.lookahead = (0 if self.live else most) if lookahead is None else lookahead
         self.context.lookahead, self.context.by_time = self.lookahead, self.live
@@ -439,7 +454,8 @@ class Stream:
     def _finish(self):
         self._finished = True
         # A short clip says what it has to say at its end.
-        self._retargeting.judge()
+        if self._retargeting is not None:
+            self._retargeting.judge()
         self._warn()
         self._ended = self._ended or time.perf_counter()
 
@@ -457,7 +473,8 @@ class Stream:
             raise
 
     def _start_threads(self):
-        self._pool = TrackerPool(self.workers, self._tracker_model)
+        if self._ready is None:
+            self._pool = TrackerPool(self.workers, self._tracker_model)
         ahead = self.workers if self.live else 2 * self.workers
         # Late pictures are dropped before they are tracked, and late images before they are shown;
         # what was tracked in between serves as context.
@@ -465,15 +482,16 @@ class Stream:
         self._tracked = Channel("tracked", ahead)
         self._driven = Channel("retargeted", 8 if self.live else 2, self.live)
         self._done = Channel("rendered", 1 if self.live else 2, self.live)
-        self._channels = [self._captures, self._tracked, self._driven, self._done]
         self._permits = threading.Semaphore(ahead)
         self._warm = threading.Event()
-        for work, target in (
-            (self._capture, self._captures),
-            (self._track, self._tracked),
-            (self._drive, self._driven),
-            (self._render, self._done),
-        ):
+        stages = [(self._capture, self._captures)]
+        if self._ready is None:
+            stages += [(self._track, self._tracked), (self._drive, self._driven)]
+        else:
+            stages += [(self._take, self._driven)]
+        stages += [(self._render, self._done)]
+        self._channels = [target for _, target in stages]
+        for work, target in stages:
             thread = threading.Thread(
                 target=self._stage, args=(work, target), name=work.__name__, daemon=True
             )
@@ -525,6 +543,15 @@ class Stream:
             future = self._pool.submit(frame.picture)
             future.add_done_callback(lambda _: self._permits.release())
             self._tracked.put((frame, future))
+
+    def _take(self):
+        """Frames of a source that needs no tracking."""
+        while True:
+            frame = self._captures.get()
+            frame.face, frame.landmarks = True, self._ready.frames[frame.number]
+            if not self._ready.drawn:
+                frame.landmarks = self._steady(frame.landmarks, frame.second)
+            self._driven.put(frame)
 
     def _drive(self):
         same = SamePerson()
@@ -609,7 +636,7 @@ class Stream:
             self._launch(window)()
 
     def _launch(self, window):
-        return backend.to_host(self.puppet._call(window))
+        return backend.to_host(self._call(window))
 
     def _deliver(self, frame, began):
         frame.ready = time.perf_counter()
@@ -656,6 +683,33 @@ class Stream:
         return name
 
 
+def open_clip(puppet, path, start=None, end=None, live=False) -> Clip | ReadyClip:
+    """What drives a puppet from a file: a video, landmarks, or a folder of contour images.
+
+    Args:
+        puppet: The `Puppet`.
+        path: The file or folder.
+        start: Where to begin, in seconds.
+        end: Where to stop, in seconds.
+        live: Give each frame at its own time?
+
+    Returns:
+        A source for `Stream`.
+
+    Raises:
+        VPGCError: for a path that is none of these.
+
+    Example:
+
+    ```python
+    puppet.stream(open_clip(puppet, "drive.npz", live=True))
+    ```
+    """
+    if is_drawn(path) or is_stored(path):
+        return ReadyClip(puppet, path, start, end, live)
+    return Clip(path, start, end, live)
+
+
 class _Context:
     """The landmarks around each frame, as far as they are known."""
 
@@ -666,6 +720,8 @@ class _Context:
         self.future = model.context // 2 if centered else 0
         self.rate = float(puppet.metadata["frame_rate"])
         self.lookahead, self.by_time = 0, False
+        # Of drawings there is no frame between two.
+        self.nearest = False
         self.clear()
 
     def clear(self):
@@ -703,7 +759,10 @@ class _Context:
         before = np.maximum(after - 1, 0)
         step = np.maximum(times[after] - times[before], 1e-9)
         share = np.clip((wanted - times[before]) / step, 0, 1)[:, None, None]
-        window = (1 - share) * known[before] + share * known[after]
+        if self.nearest:
+            window = known[np.where(share[:, 0, 0] < 0.5, before, after)]
+        else:
+            window = ((1 - share) * known[before] + share * known[after]).astype("float32")
         frame, self._frames[self._next] = self._frames[self._next], None
         self._next += 1
         # Of what no window reaches any more one frame stays, to interpolate from.
@@ -712,7 +771,7 @@ class _Context:
             for kept in (self._frames, self._landmarks, self._times):
                 kept.popleft()
             self._next -= 1
-        return frame, window.astype("float32")
+        return frame, window
 
 
 def _calibration_at(clip, second, frames, tracker_model) -> Calibration:

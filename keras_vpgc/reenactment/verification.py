@@ -208,7 +208,12 @@ def _known(tags) -> dict:
 
 def _no_manifest() -> dict:
     empty: dict = {"state": "none", "signer": None, "software": None}
-    return empty | {"digital_source_types": [], "details": {}, "problems": []}
+    return empty | {
+        "digital_source_types": [],
+        "details": {},
+        "ingredients": [],
+        "problems": [],
+    }
 
 
 def _manifest(path, anchors) -> dict:
@@ -234,7 +239,7 @@ def _manifest(path, anchors) -> dict:
             data = assertion.get("data") or {}
             if assertion["label"].startswith("c2pa.actions"):
                 types += [x.get("digitalSourceType") for x in data.get("actions", [])]
-            elif assertion["label"] == "keras_vpgc.puppet":
+            elif assertion["label"] == "keras_vpgc.puppet" and (manifest is active or not details):
                 details = data
     signature = active.get("signature_info") or {}
     generator = (active.get("claim_generator_info") or [{}])[0]
@@ -250,6 +255,15 @@ def _manifest(path, anchors) -> dict:
         "software": software or None,
         "digital_source_types": list(dict.fromkeys(x for x in types if x)),
         "details": details,
+        "ingredients": [
+            {
+                "title": x.get("title"),
+                "relationship": x.get("relationship"),
+                "description": x.get("description"),
+                "has_manifest": "active_manifest" in x,
+            }
+            for x in active.get("ingredients", [])
+        ],
         "problems": problems,
     }
 
@@ -302,6 +316,9 @@ def _of_manifest(manifest) -> str:
         return f"C2PA manifest: invalid, {what} ({', '.join(codes) or 'no reason given'})."
     terms = [term.rsplit("/", 1)[-1] for term in manifest["digital_source_types"]]
     says = f"digital source type {', '.join(terms)}" if terms else "nothing about being synthetic"
+    made_from = [x["title"] or "a file without a title" for x in manifest["ingredients"]]
+    if made_from:
+        says += f", made from: {', '.join(made_from)}"
     if state == "trusted":
         return f"C2PA manifest: {says}; the file is as {signer} signed it, whom your list trusts."
     return (

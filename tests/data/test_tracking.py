@@ -1,12 +1,14 @@
 import subprocess
 import sys
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
-from keras_vpgc.data import video
+from keras_vpgc.data import tracking, video
+from keras_vpgc.data.prepare import refine
 from keras_vpgc.data.tracking import Faces, FaceTracker, Track, track_faces
 
 pytestmark = pytest.mark.once
@@ -133,6 +135,47 @@ def test_track_of_a_chosen_face():
     np.testing.assert_array_equal(track.points[[0, 2]], points[1:])
     assert np.isnan(track.points[1]).all()
     assert track[1:].valid.tolist() == [False, True]
+
+
+def test_points_of_a_long_clip_are_read_and_refined_on_disk(tmp_path, monkeypatch):
+    """Memory holds neither all faces nor the track: two and a half chunks, a face in each frame."""
+    monkeypatch.setattr(tracking, "CHUNK_FRAMES", 400)
+    rng = np.random.default_rng(0)
+    face = rng.uniform(50, 150, (478, 3))
+    points = (face + rng.normal(0, 0.2, (1000, 478, 3))).astype("float32")
+    others = {
+        "blendshapes": np.zeros((1000, 52), "float32"),
+        "matrices": np.tile(np.eye(4, dtype="float32"), (1000, 1, 1)),
+    }
+    files = [tmp_path / f"{first}.npz" for first in (0, 400, 800)]
+    for file, first in zip(files, (0, 400, 800), strict=True):
+        part = slice(first, first + 400)
+        count = len(points[part])
+        np.savez(
+            file,
+            frame=np.arange(count),
+            points=points[part],
+            **{name: values[part] for name, values in others.items()},
+            cut=np.zeros(count, "float32"),
+            change=np.zeros(count, "float32"),
+        )
+    whole = Track(points, *others.values(), np.ones(1000, "float32"), *np.zeros((2, 1000), bool))
+    whole.valid[:] = True
+    times = np.arange(1000) / 25
+    wanted, _ = refine(whole, times, 200, 200)
+    tracemalloc.start()
+    try:
+        faces = Faces.read(files)
+        track = faces.track(np.arange(1000), tmp_path)
+        refine(track, times, 200, 200, in_place=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(faces) == 1000 and faces.frame.tolist() == list(range(1000))
+    np.testing.assert_array_equal(track.points, wanted.points)
+    assert np.abs(track.points - points).max() > 0.1  # smoothed
+    assert peak < points.nbytes + 400 * 5736  # and not several times as much
+    assert sorted(tmp_path.iterdir()) == sorted(files)
 
 
 def test_tracker_does_not_wait_for_tensorflow():

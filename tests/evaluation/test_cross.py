@@ -238,7 +238,10 @@ def test_identical_clips(driving, tmp_path):
     stored = json.loads((folder / "cross.json").read_text())
     assert stored == json.loads(json.dumps({k: v for k, v in found.items() if k != "folder"}))
     assert "| head motion error (°) ↓ | 0.00" in (folder / "cross.md").read_text()
-    assert verify(folder / "cross.mp4").metadata["software"].startswith("keras_vpgc")
+    said = verify(folder / "cross.mp4")
+    assert said.metadata["software"].startswith("keras_vpgc")
+    assert said.manifest["state"] == "valid"
+    assert [x["relationship"] for x in said.manifest["ingredients"]] == ["componentOf"]
     info = probe(folder / "cross.mp4")
     assert (info.frame_count, info.width, info.height) == (55, 768, 256)
     assert cv2.imread(str(folder / "contact_sheet.png")).shape == (480, 1280, 3)

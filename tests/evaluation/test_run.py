@@ -52,7 +52,8 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     assert "| driven |" in (folder / "metrics.md").read_text()
     assert result["table"] in (copy / "MODEL_CARD.md").read_text()
     assert cv2.imread(str(folder / "contact_sheet.png")).shape[0] == 6 * 160
-    assert verify(folder / "driven.mp4").exit_code == 0
+    said = verify(folder / "driven.mp4")
+    assert said.exit_code == 0 and said.manifest["state"] == "valid"
     frames = list(read_frames(folder / "driven.mp4"))
     assert len(frames) == len(held_out) and frames[0].shape == (64, 128, 3)
     truth = portrait.frames(held_out[:1])[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
+from keras_vpgc.data.sound import read_sound
 from keras_vpgc.evaluation import crossed_interval, krippendorff_alpha, study_clips
 from keras_vpgc.evaluation.study import make_study, read_study
 from tests.evaluation.videos import write_talking
@@ -116,10 +117,10 @@ def test_clips_of_a_scene_become_alike(tmp_path):
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_sound_that_begins_late_stays_late(ending, tmp_path):
     path = write_talking(tmp_path / f"a.{ending}", RED, 0.8, beep=0.2, late=0.3)
-    sound = study_clips.read_sound(path, 1)
+    sound = read_sound(path, 1)
     assert sound.shape == (2, 48000)
     assert abs(np.argmax(abs(sound[0]) > 0.2) / 48000 - 0.5) < 0.01
-    assert study_clips.read_sound(write_talking(tmp_path / "b.mp4", RED), 1) is None
+    assert read_sound(write_talking(tmp_path / "b.mp4", RED), 1) is None
 
 
 def test_pictures_keep_their_shape():

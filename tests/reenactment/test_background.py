@@ -140,7 +140,7 @@ def test_result_does_not_depend_on_where_a_job_begins(photograph):
         for frame in frames[5 - background.warm_up : 5]:
             background.see(frame)
         np.testing.assert_array_equal(background(frames[5]), whole[5])
-        background.reset()
+    with Background("#ff00ff") as background:
         assert (background(frames[6]) != whole[6]).any()
 
 
@@ -374,8 +374,8 @@ def test_failed_finish_loses_nothing(tmp_path):
 @pytest.mark.parametrize("name", ["me.mov", "me"])
 def test_nothing_is_left_where_no_frame_could_be_written(tmp_path, monkeypatch, name):
     writer = AlphaWriter(tmp_path / name, 25)
-    for method in ("_encode", "_png"):
-        monkeypatch.setattr(writer, method, lambda frame: 1 / 0)
+    monkeypatch.setattr(writer, "_png", lambda frame: 1 / 0)
+    monkeypatch.setattr("keras_vpgc.data.video.PictureStream.encode", lambda self, frame: 1 / 0)
     with pytest.raises(ZeroDivisionError), writer:
         writer.write(moving()[0])
     assert os.listdir(tmp_path) == []

@@ -223,6 +223,34 @@ def test_killed_job_goes_on_to_the_same_file(run, puppet, gap, tmp_path, monkeyp
     assert sorted(x.name for x in tmp_path.iterdir()) == ["once.mp4", "out.mp4"]
 
 
+def test_one_output_takes_one_job(puppet, clip, tmp_path):
+    """The second of two equal jobs is refused, and touches nothing; a dead one holds nothing."""
+    target = tmp_path / "out" / "o.mp4"
+    holder = (
+        "import sys, time\n"
+        "from keras_vpgc.data.video_parts import only_job\n"
+        f"with only_job({str(target)!r}):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KERAS_VPGC_WORKER": "1"},
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(VPGCError, match="o.mp4 is being made by another process: wait"):
+            reenact(puppet, clip, target, end=0.4, progress=False)
+        assert [x.name for x in target.parent.iterdir()] == [".o.mp4.lock"]
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    reenact(puppet, clip, target, end=0.4, progress=False)
+    assert [x.name for x in target.parent.iterdir()] == ["o.mp4"]
+
+
 def test_full_disk_keeps_what_is_done(puppet, varying, tmp_path, monkeypatch):
     module = sys.modules["keras_vpgc.reenactment.reenact"]
     monkeypatch.setattr(module, "PART_FRAMES", 16)

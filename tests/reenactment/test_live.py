@@ -4,17 +4,21 @@ import time
 import warnings
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 import keras_vpgc
 from keras_vpgc import VPGCError
-from keras_vpgc.data.video import probe, read_frames
+from keras_vpgc.data.sound import add_sound
+from keras_vpgc.data.video import VideoWriter, frame_times, probe, read_frames
 from keras_vpgc.reenactment import Provenance, verify
 from keras_vpgc.reenactment import live as module
 from keras_vpgc.reenactment.live import compose, fitted, live
 from keras_vpgc.reenactment.marks import InvisibleMark, draw_mark
 from keras_vpgc.reenactment.stream import StreamFrame
+from tests.data.test_sound import speaking
+from tests.reenactment.test_driving import click
 
 pytestmark = pytest.mark.once
 
@@ -27,6 +31,20 @@ def puppet(run):
 @pytest.fixture(scope="module")
 def pictures(clip):
     return list(read_frames(clip))
+
+
+@pytest.fixture(scope="module")
+def sounding(clip, tmp_path_factory):
+    """Two seconds of a face with a click at one second; and the same at a rate that varies."""
+    folder = tmp_path_factory.mktemp("sounding")
+    even = np.arange(50) / 25
+    for name, times in (("even", even), ("varying", even + 0.012 * (np.arange(50) % 3))):
+        with VideoWriter(folder / "silent.mp4", 25, times=times, overwrite=True) as video:
+            for frame in read_frames(clip, 0, 50):
+                video.write(frame)
+        speech = speaking(folder / f"{name}.mkv")
+        assert add_sound(folder / "silent.mp4", speech, folder / f"{name}.mp4")
+    return folder
 
 
 class FakeCamera:
@@ -103,6 +121,56 @@ def test_every_frame_of_a_clip_is_recorded(puppet, clip, tmp_path):
     assert np.abs(frames[:, :, 64:] - images).mean() < 6
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "settings"),
+    [
+        ("even", 0.4, {"every_frame": True}),
+        ("varying", None, {"every_frame": True}),
+        ("even", 0.4, {}),
+    ],
+)
+def test_a_recording_sounds_as_the_driving_video(puppet, sounding, tmp_path, name, start, settings):
+    target, driving = tmp_path / "out.mp4", sounding / f"{name}.mp4"
+    live(
+        puppet, driving=driving, record=target, window=False, start=start, workers=1,
+        say=lambda line: None, **settings,
+    )  # fmt: skip
+    # Live, the first images may be late.
+    late = probe(driving).duration - (start or 0) - probe(target).duration
+    assert late == pytest.approx(0, abs=0.05) if settings else -0.1 < late < 0.7
+    assert click(target) == pytest.approx(1 - (start or 0) - (0 if settings else late), abs=0.05)
+    if name == "varying":
+        np.testing.assert_allclose(frame_times(target), frame_times(driving), atol=1e-3)
+    assert [x.name for x in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize(("end", "sound"), [(0.2, False), (0.04, True)])
+def test_recordings_without_sound_and_of_one_frame(puppet, sounding, tmp_path, end, sound):
+    live(
+        puppet, driving=sounding / "even.mp4", record=tmp_path / "o.mp4", window=False, end=end,
+        every_frame=True, sound=sound, say=lambda line: None,
+    )  # fmt: skip
+    assert len(list(read_frames(tmp_path / "o.mp4"))) == round(end * 25)
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        assert len(container.streams.audio) == sound
+
+
+def test_frames_left_out_take_their_sound_with_them(puppet, sounding, tmp_path, monkeypatch):
+    """Frames 5 to 14 show no face and are skipped, so that the click comes 0.4 s sooner."""
+    driving, target = tmp_path / "gap.mp4", tmp_path / "out.mp4"
+    with VideoWriter(tmp_path / "silent.mp4", 25) as video:
+        for k, frame in enumerate(read_frames(sounding / "even.mp4")):
+            video.write(np.zeros_like(frame) if 5 <= k < 15 else frame)
+    assert add_sound(tmp_path / "silent.mp4", sounding / "even.mp4", driving)
+    live(
+        puppet, driving=driving, record=target, window=False, every_frame=True, missing="skip",
+        workers=1, say=lambda line: None,
+    )  # fmt: skip
+    frames = len(frame_times(target))
+    assert frames == pytest.approx(40, abs=3)
+    assert click(target) == pytest.approx(1 - (50 - frames) / 25, abs=0.05)
+
+
 def test_a_camera_that_vanishes_leaves_a_recording_of_its_length(puppet, pictures, tmp_path):
     target, said = tmp_path / "out.mp4", []
     with pytest.raises(VPGCError, match="Camera 0 gives no more pictures after 30"):
@@ -120,7 +188,7 @@ def test_keys(puppet, pictures, window, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_vpgc.reenactment.live.time.strftime", lambda form: "1")
     said = []
     fake = window({2: "n", 3: "s", 4: "h", 5: "r", 9: "s", 12: "r", 14: "q"})
-    source = FakeCamera(pictures * 3, vanishes=False)
+    source = FakeCamera(pictures * 30, vanishes=False)  # a busy machine shows few of them
     stats = live(
         puppet, camera=source, window=True, calibration=1, retargeting="relative", say=said.append
     )

@@ -15,6 +15,7 @@ from keras_vpgc import VPGCError
 from keras_vpgc.data.video import VideoWriter, read_frames
 from keras_vpgc.reenactment import Provenance, Puppet, content_credentials, reenact, verify
 from keras_vpgc.reenactment.background import AlphaWriter
+from keras_vpgc.reenactment.provenance import Source
 
 pytestmark = pytest.mark.once
 
@@ -139,8 +140,49 @@ def test_reenacted_video_carries_a_manifest(run, puppet, clip, tmp_path):
         )  # fmt: skip
     np.testing.assert_array_equal(list(read_frames(target)), list(read_frames(plain)))
     assert verify(target).exit_code == 0 and verify(plain).exit_code == 3
-    both = reenact(puppet, clip, tmp_path / "s.mp4", end=0.4, side_by_side=True, progress=False)
-    assert verify(both).manifest["digital_source_types"] == [COMPOSITE]
+    # The driving video is an ingredient, by what it is, not by the name of its file.
+    (ingredient,) = found["ingredients"]
+    assert ingredient["title"] == "Driving video" and clip.name not in str(found)
+    assert ingredient["relationship"] == "inputTo" and driving in ingredient["description"]
+    assert "active_manifest" not in ingredient and len(action["parameters"]["ingredients"]) == 1
+    # Beside the result it is a part of the picture; and it tells what it was made from itself.
+    signed = tmp_path / "signed.mp4"
+    Provenance(composite=True).sign(clip, signed)
+    both = reenact(puppet, signed, tmp_path / "s.mp4", end=0.4, side_by_side=True, progress=False)
+    said = verify(both)
+    assert said.manifest["digital_source_types"][0] == COMPOSITE and said.exit_code == 0
+    found, _ = manifest(both)
+    (ingredient,) = found["ingredients"]
+    assert ingredient["relationship"] == "componentOf" and ingredient["active_manifest"]
+    actions = [x["action"] for x in assertion(found, "c2pa.actions")["actions"]]
+    assert actions == ["c2pa.created", "c2pa.placed"]
+    driving = hashlib.sha256(signed.read_bytes()).hexdigest()
+    assert said.manifest["details"]["driving_sha256"] == driving
+    assert said.manifest["ingredients"] == [
+        {
+            "title": "Driving video",
+            "relationship": "componentOf",
+            "description": f"SHA-256 {driving}",
+            "has_manifest": True,
+        }
+    ]
+    assert "made from: Driving video" in said.sentences[2]
+
+
+def test_sources_that_cannot_be_ingredients_cost_no_manifest(tmp_path):
+    """A file of numbers, one that is gone, and a video whose own manifest is broken."""
+    signed = write(tmp_path / "signed.mp4", Provenance())
+    flip(signed, signed.read_bytes().find(b"c2pa.actions") + 3, tmp_path / "broken.mp4")
+    (tmp_path / "d.npz").write_bytes(b"numbers")
+    for name, ingredients in (("d.npz", 0), ("gone.mp4", 0), ("broken.mp4", None)):
+        made = write(
+            tmp_path / "o.mp4", Provenance(sources=(Source(tmp_path / name, "Driving video"),))
+        )
+        found, state = manifest(made)
+        assert state == "Valid" and verify(made).exit_code == 0, name
+        if ingredients is not None:
+            assert len(found.get("ingredients", [])) == ingredients
+        made.unlink()
 
 
 def test_off_leaves_nothing(tmp_path, recwarn):

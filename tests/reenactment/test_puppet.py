@@ -1,4 +1,5 @@
 import shutil
+import tracemalloc
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -127,6 +128,42 @@ def test_strength_of_motion_and_neutral_frame(puppet, portrait, driving):
     found = puppet.landmarks_of(*driving, sha256, neutral=7, guard="off")
     assert np.abs(found[7] - rest).max() < 1e-3
     assert np.abs(found[7, corners] - portrait.landmarks[7, corners]).max() > 0.002
+
+
+@pytest.mark.once
+def test_a_long_clip_is_planned_in_the_memory_of_a_short_one(puppet, driving, monkeypatch):
+    """Of each frame only the landmarks stay, not the tracker's points several times over."""
+    monkeypatch.setattr("keras_vpgc.data.retarget.SHAPE_FRAMES", 300)
+    track, size = driving
+    peaks, planned = [], []
+    for frames in (500, 1000):
+        order = np.resize(np.arange(len(track.valid)), frames)
+        long = SimpleNamespace(points=track.points[order], valid=track.valid[order])
+        tracemalloc.start()
+        try:
+            planned.append(puppet.landmarks_of(long, size, "another file", guard="off", neutral=7))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    # 68 points of two float32 are 544 bytes; the tracker's points 5736.
+    assert (peaks[1] - peaks[0]) / 500 < 2500
+    short = puppet.landmarks_of(track, size, "another file", guard="off", neutral=7)
+    np.testing.assert_allclose(planned[1][: len(short)], short, atol=1e-4)
+
+
+@pytest.mark.once
+def test_the_guard_counts_over_all_pieces_of_a_clip(puppet, driving, monkeypatch):
+    track, size = driving
+    head = fit_head(track.points, *size)
+    turned = replace(head, rotation=from_angles([40.0, 0, 0]) @ head.rotation)
+    said = []
+    for frames in (1000, 7):
+        monkeypatch.setattr("keras_vpgc.data.retarget.CHUNK", frames)
+        with pytest.warns(UserWarning) as found:
+            landmarks = puppet.landmarks_of_head(turned, "absolute")
+        said.append((str(found[0].message), landmarks))
+    assert said[0][0] == said[1][0] and len(found) == 1
+    np.testing.assert_allclose(said[0][1], said[1][1], atol=1e-6)
 
 
 @pytest.mark.once

@@ -12,14 +12,17 @@ from keras_vpgc.data.retarget import fit_head
 from keras_vpgc.data.smoothing import OneEuro
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import read_frames
-from keras_vpgc.reenactment import Puppet
+from keras_vpgc.reenactment import Puppet, verify
 from keras_vpgc.reenactment import stream as stream_module
+from keras_vpgc.reenactment.contours import drive_contours
+from keras_vpgc.reenactment.live import live
 from keras_vpgc.reenactment.live_retargeting import (
     Calibration,
     LiveRetargeting,
     SamePerson,
     rest_landmarks,
 )
+from keras_vpgc.training import draw
 from tests.layers.layer_case import to_numpy
 
 once = pytest.mark.once
@@ -205,6 +208,60 @@ def test_a_clip_drives_as_it_does_offline(puppet, clip, portrait):
     assert stats["latency"]["p99_ms"] >= stats["latency"]["p50_ms"] > 0
     table = str(stats).splitlines()
     assert len(table) == 2 + 5 + 1 + 2 and "15 frames captured, 15 shown, 0 dropped" in table[-1]
+
+
+def test_ready_landmarks_and_drawings_stream_as_they_do_offline(puppet, portrait, tmp_path):
+    landmarks = portrait.landmarks[:12].astype("float32")
+    np.savez(tmp_path / "d.npz", landmarks=landmarks, frame_rate=50.0)
+    drawings = draw(landmarks, 64)
+    (tmp_path / "drawn").mkdir()
+    for number, drawing in enumerate(drawings):
+        cv2.imwrite(str(tmp_path / "drawn" / f"{number}.png"), drawing)
+    whole = np.concatenate(list(drive_contours(puppet, drawings[2:])))
+    for source, start, rate, wanted, shown in (
+        ("d.npz", 0.04, 50.0, puppet.drive(landmarks[2:]), None),
+        ("drawn", 2 / puppet.metadata["frame_rate"], 25.0, whole, drawings[2:]),
+    ):
+        with puppet.stream(tmp_path / source, start=start) as stream:
+            frames = list(stream)
+        assert stream.frame_rate == pytest.approx(rate) and stream.stats()["without_face"] == 0
+        assert [frame.number for frame in frames] == list(range(10)) and frames[0].face
+        assert frames[5].second == pytest.approx(5 / rate)
+        images = np.stack([frame.image for frame in frames]).astype(int)
+        assert np.abs(images - wanted).max() <= 1
+        # What drives is shown beside.
+        picture = frames[5].picture
+        assert picture.shape == (64, 64, 3) and picture.max() > 100
+        if shown is not None:
+            np.testing.assert_array_equal(picture[..., 0], shown[5])
+
+
+@once
+def test_ready_landmarks_and_drawings_play_live(puppet, portrait, tmp_path):
+    np.savez(tmp_path / "d.npz", landmarks=portrait.landmarks[:25])
+    (tmp_path / "drawn").mkdir()
+    for number, drawing in enumerate(draw(portrait.landmarks[:25], 64)):
+        cv2.imwrite(str(tmp_path / "drawn" / f"{number}.png"), drawing)
+    for source in ("d.npz", "drawn"):
+        said, target = [], tmp_path / f"{source}.mp4"
+        stats = live(
+            puppet, driving=tmp_path / source, record=target, window=False, say=said.append,
+            side_by_side=True,
+        )  # fmt: skip
+        assert stats["captured"] == 25 and "tracking" not in stats["stages"]
+        assert said[0] == f"{target} is ready." and 1 <= len(list(read_frames(target))) <= 25
+        assert verify(target).exit_code == 0
+    for settings, message in (
+        ({"retargeting": "relative"}, "file of landmarks, which cannot be retargeted"),
+        ({"neutral": 0.2}, "file of landmarks, which cannot be retargeted"),
+        ({"start": 9}, "holds 25 frames of landmarks, none of them in the part"),
+    ):
+        with pytest.raises(VPGCError, match=message):
+            puppet.stream(tmp_path / "d.npz", **settings)
+    with pytest.raises(VPGCError, match="Contour images cannot be filtered"):
+        puppet.stream(tmp_path / "drawn", filter="one-euro")
+    with pytest.raises(VPGCError, match="nothing to calibrate"):
+        puppet.stream(tmp_path / "d.npz").calibrate()
 
 
 @once
