@@ -57,7 +57,8 @@ class CodebookPictures(keras.callbacks.Callback):
                 from tensorboardX import SummaryWriter
             except ImportError:
                 raise missing_extra("tensorboardX", "logs") from None
-            self.writer = SummaryWriter(str(folder))
+            # The name holds the second of its start: another writer's must not be the same.
+            self.writer = SummaryWriter(str(folder), filename_suffix=f".{name}_inside")
 
     def on_train_begin(self, logs=None):
         from keras_vpgc.visualization import CodebookView

@@ -279,7 +279,8 @@ class CodebookView:
         if self._index is not None and self._index.mode == "soft":
             return ops.softmax(products / self._index.temperature, axis=-1)
         # The nearest one: |q - k|^2 without |q|^2.
-        distance = np.square(keys).sum(axis=-1)[:, None] - 2.0 * products
+        lengths = ops.convert_to_tensor(np.square(keys).sum(axis=-1)[:, None])
+        distance = lengths - 2.0 * products
         return ops.one_hot(ops.argmin(distance, axis=-1), keys.shape[1], dtype="float32")
 
 

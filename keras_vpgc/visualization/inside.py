@@ -75,14 +75,15 @@ def plot_code_maps(model, inputs, count: int = 6):
     """
     view = _view(model)
     usage = view.usage(inputs)
+    codes: list = []
     if view.shared:
-        codes = np.argsort(-usage.weights.sum((0, 1)))[:count]
+        codes = np.argsort(-usage.weights.sum((0, 1)))[:count].tolist()
         names = [f"code {x}" for x in codes]
     else:
         best = usage.weights.max(axis=2)
         # Of neighbours, which read the same codes, only the strongest.
         order = np.argsort(-best, axis=None)
-        codes, names = [], []
+        names = []
         for row, column in zip(*np.unravel_index(order, best.shape), strict=True):
             near = [max(abs(row - r), abs(column - c)) for r, c, _ in codes]
             if len(codes) < count and min(near, default=99) >= view.window:
