@@ -14,6 +14,7 @@ from keras_vpgc.cli import (
     live,
     prepare,
     reenact,
+    studio,
     study,
     train,
     verify,
@@ -59,6 +60,7 @@ for module in (
     compare,
     export,
     demo,
+    studio,
 ):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.command)
 app.add_typer(study.app, name="study")

@@ -52,7 +52,7 @@ def plot_usage(model, inputs, usage: CodeUsage | None = None):
         xscale="log", ylim=(0, 1), xlabel="codes, the heaviest first", ylabel="share of all weight"
     )
     axes[2].set_title(
-        f"whole codebook: perplexity {usage.total_perplexity:.0f} of {len(weights)}, "
+        f"all codes: perplexity {usage.total_perplexity:.0f} of {len(weights)},\n"
         f"{100 * usage.total_used:.0f}% used"
     )
     axes[2].grid(alpha=0.25)
