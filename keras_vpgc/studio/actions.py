@@ -2,6 +2,7 @@
 
 import html
 import json
+import urllib.parse
 from pathlib import Path
 
 from keras_vpgc.errors import VPGCError
@@ -211,15 +212,20 @@ class Studio:
         if not portrait:
             return ""
         file = self.workspace.path("portraits", portrait) / "coverage.html"
-        try:
-            page = file.read_text(encoding="utf-8")
-        except OSError:
+        if not file.exists():
             return ""
-        # A page of its own without any rights of this one.
+        # Without scripts, and without any rights of the page around it.
+        address = f"/gradio_api/file={urllib.parse.quote(str(file))}?{file.stat().st_mtime_ns}"
         return (
             f'<iframe class="report" title="Coverage report of {html.escape(portrait)}" sandbox '
-            f'srcdoc="{html.escape(page)}"></iframe>'
+            f'src="{html.escape(address)}"></iframe>'
         )
+
+    def ready(self, kind: str) -> list[str]:
+        """The names of a kind that no open job still works on."""
+        busy = {Path(x.target) for x in self.queue.jobs() if x.state in jobs.OPEN}
+        names = self.workspace.names(kind)
+        return [x for x in names if self.workspace.path(kind, x) not in busy]
 
     def model_card(self, run: str | None) -> str:
         """The model card of a run, Markdown; "" if there is none."""

@@ -13,7 +13,7 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' "
     "data:; connect-src 'self' blob: data:; worker-src 'self' blob:; frame-src 'self'; "
-    "frame-ancestors 'none'; form-action 'self'; object-src 'none'; base-uri 'self'"
+    "frame-ancestors 'self'; form-action 'self'; object-src 'none'; base-uri 'self'"
 )
 
 

@@ -375,10 +375,10 @@ def build(studio: Studio) -> gr.Blocks:
             state = {
                 "status": studio.status(),
                 "videos": lists["videos"],
-                "portraits": lists["portraits"],
+                "portraits": studio.ready("portraits"),
                 "runs": runs,
                 "trained": trained,
-                "driven": lists["driven"],
+                "driven": studio.ready("driven"),
                 "jobs": studio.table(),
                 "log": show_log(job) if job else "",
             }

@@ -86,7 +86,8 @@ class Workspace:
         Raises:
             VPGCError: for a name that leads elsewhere.
         """
-        if kind not in self.KINDS or not isinstance(name, str) or safe_name(name) != name:
+        plain = isinstance(name, str) and name and safe_name(name) == name
+        if kind not in self.KINDS or not plain:
             raise VPGCError(
                 f"There is nothing called {str(name)[:80]!r} here: pick one of the list."
             )
