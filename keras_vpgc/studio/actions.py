@@ -215,10 +215,9 @@ class Studio:
         if not file.exists():
             return ""
         # Without scripts, and without any rights of the page around it.
-        address = f"/gradio_api/file={urllib.parse.quote(str(file))}?{file.stat().st_mtime_ns}"
         return (
             f'<iframe class="report" title="Coverage report of {html.escape(portrait)}" sandbox '
-            f'src="{html.escape(address)}"></iframe>'
+            f'src="{html.escape(address_of(file))}"></iframe>'
         )
 
     def ready(self, kind: str) -> list[str]:
@@ -301,6 +300,25 @@ class Studio:
             ]
             for job in self.queue.jobs()
         ]
+
+
+def address_of(file: Path) -> str:
+    """Where the page finds a file of the workspace; another one once it has changed."""
+    return f"/gradio_api/file={urllib.parse.quote(str(file))}?{file.stat().st_mtime_ns}"
+
+
+def pictures(captions) -> str:
+    """Pictures below each other, HTML.
+
+    Args:
+        captions: Pairs of a caption and the path of a picture in the workspace.
+    """
+    figures = [
+        f'<figure><img src="{html.escape(address_of(file))}" alt="{html.escape(caption)}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption, file in captions
+    ]
+    return f'<div class="pictures">{"".join(figures)}</div>'
 
 
 def last_line(log: str) -> str:

@@ -335,7 +335,7 @@ class JobQueue:
             lines = [x for x in lines if not x.startswith(("Look at", "Fill in"))]
             self._end(job, DONE, lines[-1] if lines else "")
         elif job.number in self._asked or code == 130:
-            self._end(job, STOPPED, "Stopped; what was made is kept, and it can go on from there.")
+            self._end(job, STOPPED, "What was made is kept, and it can go on from there.")
         elif code is None:
             self._end(
                 job,

@@ -10,7 +10,7 @@ import pandas as pd
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import presets
 from keras_vpgc.studio import progress
-from keras_vpgc.studio.actions import BACKGROUNDS, GUARDS, RETARGETING, Studio
+from keras_vpgc.studio.actions import BACKGROUNDS, GUARDS, RETARGETING, Studio, pictures
 from keras_vpgc.version import __version__
 
 SECONDS = 2.0
@@ -33,12 +33,14 @@ STYLE = """
 .status.running { border-left-color: #1f6fb2; } .status.done { border-left-color: #2c8545; }
 .status.failed { border-left-color: #b3261e; } .status.stopped { border-left-color: #9a6b00; }
 .status progress { flex: 1 1 120px; min-width: 100px; } .status .more { flex: 1 1 100%;
-  color: var(--body-text-color-subdued); font-size: 0.9em; }
+  opacity: 0.8; font-size: 0.9em; }
 .stage { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: center; margin: 4px 0; }
 .stage span:first-child { min-width: 9em; } .stage progress { flex: 1 1 120px; }
 progress { accent-color: #1f6fb2; height: 12px; }
 .report { width: 100%; height: 70vh; border: 1px solid var(--border-color-primary);
   border-radius: 8px; background: white; }
+.pictures figure { margin: 0 0 14px; } .pictures img { width: 100%; max-width: 1100px;
+  border-radius: 6px; } .pictures figcaption { color: var(--body-text-color-subdued); }
 .gradio-container { max-width: 1200px !important; }
 .log textarea { font-family: ui-monospace, monospace; font-size: 12px; }
 @media (max-width: 500px) { .gradio-container { padding: 8px !important; }
@@ -69,10 +71,10 @@ def build(studio: Studio) -> gr.Blocks:
             "# vpgc studio\nLearn a puppet of a person from a video, and drive it. All stays on "
             "this machine. Make puppets of yourself, or of people who agreed."
         )
-        status = gr.HTML(studio.status, elem_id="status")
+        status = gr.HTML(elem_id="status")
         seen = gr.State({})
         timer = gr.Timer(SECONDS)
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("1 Video", id="video"):
                 gr.Markdown(
                     f"Some minutes of one person, a still camera, even light; the head turns and "
@@ -128,21 +130,14 @@ def build(studio: Studio) -> gr.Blocks:
                         with gr.Row():
                             stop = gr.Button("Stop", variant="stop", elem_id="stop")
                             go_on = gr.Button("Go on", elem_id="go-on")
-                previews = gr.Gallery(
-                    label="Frames that are not trained on: true, and made",
-                    columns=1,
-                    object_fit="contain",
-                    interactive=False,
-                    elem_id="previews",
-                    buttons=["fullscreen"],
-                )
+                previews = gr.HTML(elem_id="previews")
                 with gr.Row():
                     losses = gr.LinePlot(
-                        x="step", y="value", color="curve", title="Loss", y_title="loss",
-                        elem_id="losses", min_width=300, height=280,
+                        _points([]), x="step", y="value", color="curve", title="Loss",
+                        y_title="loss", elem_id="losses", min_width=300, height=280,
                     )  # fmt: skip
                     qualities = gr.LinePlot(
-                        x="step", y="value", color="curve", title="Quality (stage 1)",
+                        _points([]), x="step", y="value", color="curve", title="Quality (stage 1)",
                         y_title="PSNR in dB", elem_id="qualities", min_width=300, height=280,
                     )  # fmt: skip
             with gr.Tab("3 Drive", id="drive"):
@@ -198,17 +193,10 @@ def build(studio: Studio) -> gr.Blocks:
                     elem_id="scores",
                 )
                 both = gr.LinePlot(
-                    x="step", y="value", color="run", title="Loss, held out", y_title="loss",
-                    elem_id="both", height=280,
+                    _points([]), x="step", y="value", color="run", title="Loss, held out",
+                    y_title="loss", elem_id="both", height=280,
                 )  # fmt: skip
-                sheets = gr.Gallery(
-                    label="Truth, puppet and what needs no training",
-                    columns=1,
-                    object_fit="contain",
-                    interactive=False,
-                    elem_id="sheets",
-                    buttons=["fullscreen"],
-                )
+                sheets = gr.HTML(elem_id="sheets")
                 chosen = gr.Dropdown(label="One run", elem_id="chosen", choices=[])
                 with gr.Row():
                     score = gr.Button("Score it", elem_id="score")
@@ -250,13 +238,12 @@ def build(studio: Studio) -> gr.Blocks:
 
         def show_run(name):
             if not name:
-                return "", [], _points([]), _points([])
+                return "", "", _points([]), _points([])
             folder = space.path("runs", name)
             points = progress.curves({name: folder})
-            pictures = [(str(path), caption) for caption, path in progress.previews(folder)]
             return (
                 studio.stages(name),
-                pictures,
+                pictures(progress.previews(folder)),
                 _points(points, LOSSES, by_stage=True),
                 _points(points, QUALITIES),
             )
@@ -274,12 +261,9 @@ def build(studio: Studio) -> gr.Blocks:
             found = studio.runs([x for x in names or () if x in space.names("runs")])
             rows = [[row.get(key, "") for key in SCORES] for row in progress.scores(found)]
             points = progress.curves(found)
-            pictures = [
-                (str(folder / "evaluation" / "contact_sheet.png"), name)
-                for name, folder in found.items()
-                if (folder / "evaluation" / "contact_sheet.png").exists()
-            ]
-            return rows, _points(points, LOSSES[1:]), pictures
+            files = {name: x / "evaluation" / "contact_sheet.png" for name, x in found.items()}
+            shown = pictures((name, file) for name, file in files.items() if file.exists())
+            return rows, _points(points, LOSSES[1:]), shown
 
         def show_log(value):
             return queue.log(int(value)) if value else ""
@@ -513,4 +497,6 @@ def _points(points, wanted=(), by_stage=False):
     rows = [x for x in points if x["curve"] in wanted]
     if by_stage:
         rows = [{**x, "curve": f"{x['stage']}: {x['curve']}"} for x in rows]
-    return pd.DataFrame(rows, columns=["run", "stage", "curve", "step", "value"])
+    table = pd.DataFrame(rows, columns=["run", "stage", "curve", "step", "value"])
+    # An empty column would be one of words, and its axis stay so.
+    return table.astype({"step": "int64", "value": "float64"})

@@ -77,7 +77,8 @@ class RunProgress:
             return "How long it takes is told once some steps are done."
         text = f"About {clock(sum(x.left or 0 for x in known))} left"
         if unknown:
-            text += f", and then {' and '.join(unknown)}, whose speed shows when it begins"
+            each = "it begins" if len(unknown) == 1 else "they begin"
+            text += f", and then {' and '.join(unknown)}, whose speed shows when {each}"
         elif any(not x.measured for x in known):
             text += ", of which a part is taken from your earlier runs of this preset"
         return f"{text}.{self.later}"
