@@ -163,17 +163,23 @@ class Studio:
         ):
             if value not in allowed:
                 raise VPGCError(f"There is no {value!r}: choose one of {', '.join(allowed)}.")
-        name = self.workspace.free_name("driven", f"{run}-by-{source.stem}", ".mp4")
-        target = self.workspace.path("driven", name)
-        words = [str(folder), "--driving", str(source), "-o", str(target)]
-        words += ["--guard", guard, "--retargeting", retargeting]
+        words = [str(folder), "--driving", str(source), "--guard", guard]
+        words += ["--retargeting", retargeting]
         if retargeting != "none":
             words += ["--motion", f"{min(1.0, max(0.0, float(motion))):g}"]
         if background != BACKGROUNDS[0]:
             words += ["--background", background]
         words += ["--side-by-side"] if beside else []
         words += ["--mark", "synthetic"] if mark else []
-        return name, self.queue.add("reenact", f"Drive {run} by {source.stem}", words, target)
+        title = f"Drive {run} by {source.stem}"
+        pending = [x for x in self.queue.jobs() if x.kind == "reenact" and x.state in jobs.OPEN]
+        for job in pending:
+            if job.arguments[1:-2] == words:
+                raise VPGCError(f"{title} is in the queue already, with the same settings.")
+        taken = [Path(x.target).name for x in pending]
+        name = self.workspace.free_name("driven", f"{run}-by-{source.stem}", ".mp4", taken)
+        target = self.workspace.path("driven", name)
+        return name, self.queue.add("reenact", title, [*words, "-o", str(target)], target)
 
     def _trained(self, run):
         folder = self.workspace.existing("runs", run)

@@ -1,13 +1,17 @@
 """Starting the studio: one machine, one workspace, no network."""
 
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
 
 from keras_vpgc.errors import VPGCError, missing_extra
+from keras_vpgc.studio.workspace import MEGABYTE, Workspace, too_large
 
 HOST = "127.0.0.1"
+# Bytes of an upload beside the file's own.
+ENVELOPE = 64 * 1024
 # The page and its own server, nothing else: no fonts, scripts or counters from elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' "
@@ -41,7 +45,6 @@ def serve(workspace, port: int = 7860, browser: bool = True, limits=None, block:
 
     from keras_vpgc.studio.actions import Studio
     from keras_vpgc.studio.jobs import JobQueue
-    from keras_vpgc.studio.workspace import Workspace
 
     space = Workspace(workspace, limits)
     cache = space.state / "cache"
@@ -58,6 +61,8 @@ def serve(workspace, port: int = 7860, browser: bool = True, limits=None, block:
         environment={"KERAS_BACKEND": keras.backend.backend()},
         check=space.check_space,
     ).start()
+    # The workspace is ours: what lies in the cache is of a studio that was killed.
+    shutil.rmtree(cache, ignore_errors=True)
     # Gradio hands out what lies in the working directory, too: that is the workspace's.
     before = os.getcwd()
     try:
@@ -83,7 +88,7 @@ def serve(workspace, port: int = 7860, browser: bool = True, limits=None, block:
             footer_links=[],
             theme=theme(),
             css=STYLE,
-            app_kwargs={"middleware": _middleware(), "docs_url": None, "redoc_url": None},
+            app_kwargs={"middleware": _middleware(space), "docs_url": None, "redoc_url": None},
         )
     except BaseException:
         os.chdir(before)
@@ -92,6 +97,7 @@ def serve(workspace, port: int = 7860, browser: bool = True, limits=None, block:
 
     def end():
         page.close(verbose=False)
+        shutil.rmtree(cache, ignore_errors=True)
         queue.close()
         os.chdir(before)
 
@@ -133,33 +139,33 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def _middleware():
+def _middleware(space):
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     return [
         # Against pages elsewhere whose name is made to lead here.
         Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
-        Middleware(_Guard),
+        Middleware(_Guard, space=space),
     ]
 
 
 class _Guard:
-    """Adds the policy to each answer, and refuses to fetch foreign addresses for a page."""
+    """Adds the policy to each answer; refuses foreign addresses and uploads without room."""
 
-    def __init__(self, app):
-        self.app = app
+    def __init__(self, app, space):
+        self.app, self.space = app, space
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"]
-        if "/proxy=" in path or "file=http:" in path or "file=https:" in path:
+        refusal = self._refusal(scope)
+        if refusal is not None:
             from starlette.responses import PlainTextResponse
 
-            refusal = PlainTextResponse("Not here.", status_code=403)
-            await refusal(scope, receive, send)
+            code, sentence = refusal
+            await PlainTextResponse(sentence, status_code=code)(scope, receive, send)
             return
 
         async def send_with_policy(message):
@@ -173,3 +179,20 @@ class _Guard:
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
+
+    def _refusal(self, scope):
+        path = scope["path"]
+        if "/proxy=" in path or "file=http:" in path or "file=https:" in path:
+            return 403, "Foreign addresses are not fetched."
+        if scope["method"] != "POST" or not path.endswith("/upload"):
+            return None
+        size = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        size, limits = int(size) if size.isdigit() else 0, self.space.limits
+        if size > limits.megabytes * MEGABYTE + ENVELOPE:
+            return 413, too_large("The file", size, limits)
+        try:
+            # It lies there twice for a moment.
+            self.space.check_space(2 * size)
+        except VPGCError as error:
+            return 413, str(error)
+        return None

@@ -369,6 +369,8 @@ def build(studio: Studio) -> gr.Blocks:
             name = r if r in runs else (runs[0] if runs else None)
             if name:
                 state["run"] = [name, studio.stages(name), _stamp(space.path("runs", name))]
+            if ch:
+                state["chosen"] = [ch, _stamp(space.path("runs", ch))]
             new = {key for key, value in state.items() if known.get(key) != value}
 
             def when(key, make):
@@ -389,6 +391,7 @@ def build(studio: Studio) -> gr.Blocks:
                 return gr.Dropdown(choices=names, value=value)
 
             shown_run = show_run(name) if "run" in new else [gr.skip()] * 4
+            shown_chosen = show_chosen(ch) if "chosen" in new else [gr.skip()] * 3
             return (
                 state,
                 when("status", lambda: state["status"]),
@@ -410,12 +413,14 @@ def build(studio: Studio) -> gr.Blocks:
                 when("jobs", lambda: state["jobs"]),
                 when("log", lambda: state["log"]),
                 *shown_run,
+                *shown_chosen,
             )
 
         watched = [video, portrait, source, run, puppet, driving, result, chosen, compared, number]
         run_parts = [stages, previews, losses, qualities]
+        chosen_parts = [puppet_file, report_file, card]
         targets = [seen, status, video, portrait, source, run, puppet, driving, result, chosen]
-        targets += [compared, listed, log, *run_parts]
+        targets += [compared, listed, log, *run_parts, *chosen_parts]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         private: dict[str, Any] = {"api_visibility": "private"}
         for when_ in (timer.tick, page.load):
@@ -433,7 +438,7 @@ def build(studio: Studio) -> gr.Blocks:
         portrait.change(show_portrait, [portrait], [coverage, landmarks], **quiet)
         result.change(show_result, [result], [made, made_file], **quiet)
         run.change(show_run, [run], run_parts, **quiet)
-        chosen.change(show_chosen, [chosen], [puppet_file, report_file, card], **quiet)
+        chosen.change(show_chosen, [chosen], chosen_parts, **quiet)
         compared.change(compare, [compared], [table, both, sheets], **quiet)
         number.change(show_log, [number], [log], **quiet)
         for changed in (source.change, preset.change):
@@ -489,8 +494,11 @@ def _forget(space, file):
 
 def _stamp(run):
     """What changes when there is something new to see of a run."""
-    files = [*run.glob("logs/*.csv"), *run.glob("previews/*.png"), run / "puppet.keras"]
-    return [len(files), max((x.stat().st_mtime for x in files if x.exists()), default=0)]
+    made = [run / x for x in ("puppet.keras", "driver.keras", "MODEL_CARD.md")]
+    files = [*run.glob("logs/*.csv"), *run.glob("previews/*.png"), *made]
+    files += run.glob("evaluation/*.json")
+    files = [x for x in files if x.exists()]
+    return [len(files), max((x.stat().st_mtime for x in files), default=0)]
 
 
 def _points(points, wanted=(), by_stage=False):

@@ -111,10 +111,11 @@ class Workspace:
             raise VPGCError(f"{name} is no longer there: reload the page and pick another.")
         return path
 
-    def free_name(self, kind: str, wish: str, suffix: str = "") -> str:
-        """A name that is still free, made of the wish's letters and digits."""
+    def free_name(self, kind: str, wish: str, suffix: str = "", promised=()) -> str:
+        """A name that is neither there nor promised, made of the wish's letters and digits."""
         wish = safe_name(wish) or "clip"
         taken = {x.name.lower() for x in (self.folder / kind).iterdir()}
+        taken |= {x.lower() for x in promised}
         if kind == "videos":
             taken |= {Path(x).stem for x in taken}
         number, name = 1, wish
@@ -207,10 +208,7 @@ def check_video(file, shown: str, limits: Limits) -> tuple[str, VideoInfo]:
     if not size:
         raise VPGCError(f"{shown} is empty (0 bytes): copy or record it again.")
     if size > limits.megabytes * MEGABYTE:
-        raise VPGCError(
-            f"{shown} has {size / MEGABYTE:.0f} MB and at most {limits.megabytes} are taken: cut "
-            "it, or start vpgc studio with a greater --max-megabytes."
-        )
+        raise VPGCError(too_large(shown, size, limits))
     suffix = container_of(file)
     if suffix is None:
         raise VPGCError(
@@ -232,6 +230,14 @@ def check_video(file, shown: str, limits: Limits) -> tuple[str, VideoInfo]:
             "--max-minutes."
         )
     return suffix, info
+
+
+def too_large(shown: str, size: int, limits: Limits) -> str:
+    """The sentence for a file that is too large."""
+    return (
+        f"{shown} has {size / MEGABYTE:.0f} MB and at most {limits.megabytes} are taken: cut it, "
+        "or start vpgc studio with a greater --max-megabytes."
+    )
 
 
 def container_of(file) -> str | None:
