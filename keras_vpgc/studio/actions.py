@@ -327,6 +327,11 @@ def pictures(captions) -> str:
     return f'<div class="pictures">{"".join(figures)}</div>'
 
 
+def folded(title: str, content: str) -> str:
+    """HTML that is shown when its title is pressed."""
+    return f"<details><summary>{html.escape(title)}</summary>{content}</details>"
+
+
 def last_line(log: str) -> str:
     """The last line of a log, for people."""
     lines = log.splitlines()

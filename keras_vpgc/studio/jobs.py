@@ -331,8 +331,9 @@ class JobQueue:
         lines = self.log(job.number).splitlines()
         said = [x.removeprefix("vpgc: ") for x in lines if x.startswith("vpgc: ")]
         if code == 0:
-            # What a terminal is told to do next is on the page.
-            lines = [x for x in lines if not x.startswith(("Look at", "Fill in"))]
+            # What a terminal is told to do next, and tables, are on the page.
+            told = ("Look at", "Fill in", "|", job.target)
+            lines = [x for x in lines if not x.startswith(told)]
             self._end(job, DONE, lines[-1] if lines else "")
         elif job.number in self._asked or code == 130:
             self._end(job, STOPPED, "What was made is kept, and it can go on from there.")

@@ -10,12 +10,19 @@ import pandas as pd
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.models import presets
 from keras_vpgc.studio import progress
-from keras_vpgc.studio.actions import BACKGROUNDS, GUARDS, RETARGETING, Studio, pictures
+from keras_vpgc.studio.actions import (
+    BACKGROUNDS,
+    GUARDS,
+    RETARGETING,
+    Studio,
+    folded,
+    pictures,
+)
 from keras_vpgc.version import __version__
 
 SECONDS = 2.0
 LOSSES, QUALITIES = ("loss", "loss, held out"), ("PSNR", "PSNR, held out")
-JOB_COLUMNS = ["no.", "job", "state", "time", "how it ended"]
+JOB_COLUMNS = ["#", "job", "state", "time", "how it ended"]
 SCORES = {
     "run": "run",
     "preset": "preset",
@@ -133,11 +140,12 @@ def build(studio: Studio) -> gr.Blocks:
                 previews = gr.HTML(elem_id="previews")
                 with gr.Row():
                     losses = gr.LinePlot(
-                        _points([]), x="step", y="value", color="curve", title="Loss",
-                        y_title="loss", elem_id="losses", min_width=300, height=280,
+                        _points([]), x="step", y="value", color="curve", y_title="loss",
+                        title="Loss of the newest stage", elem_id="losses", min_width=300,
+                        height=280,
                     )  # fmt: skip
                     qualities = gr.LinePlot(
-                        _points([]), x="step", y="value", color="curve", title="Quality (stage 1)",
+                        _points([]), x="step", y="value", color="curve", title="Quality",
                         y_title="PSNR in dB", elem_id="qualities", min_width=300, height=280,
                     )  # fmt: skip
             with gr.Tab("3 Drive", id="drive"):
@@ -192,10 +200,15 @@ def build(studio: Studio) -> gr.Blocks:
                     label="Scores on unseen frames",
                     elem_id="scores",
                 )
-                both = gr.LinePlot(
-                    _points([]), x="step", y="value", color="run", title="Loss, held out",
-                    y_title="loss", elem_id="both", height=280,
-                )  # fmt: skip
+                with gr.Row():
+                    first_stage = gr.LinePlot(
+                        _points([]), x="step", y="value", color="run", y_title="PSNR in dB",
+                        title="Codebook: PSNR, held out", min_width=300, height=280,
+                    )  # fmt: skip
+                    second_stage = gr.LinePlot(
+                        _points([]), x="step", y="value", color="run", y_title="loss",
+                        title="Driver: loss, held out", min_width=300, height=280,
+                    )  # fmt: skip
                 sheets = gr.HTML(elem_id="sheets")
                 chosen = gr.Dropdown(label="One run", elem_id="chosen", choices=[])
                 with gr.Row():
@@ -207,6 +220,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Jobs", id="jobs"):
                 listed = gr.Dataframe(
                     headers=JOB_COLUMNS,
+                    column_widths=["7%", "35%", "13%", "13%", "32%"],
                     interactive=False,
                     wrap=True,
                     label="Jobs run one after the other, and go on when this page is closed",
@@ -232,6 +246,12 @@ def build(studio: Studio) -> gr.Blocks:
                 picture = space.path("portraits", name) / "landmarks.png"
             return studio.coverage_page(name), _there(picture)
 
+        def shown_previews(folder):
+            found = progress.previews(folder)
+            inside = [x for x in found if x[0].startswith("Inside")]
+            shown = pictures(x for x in reversed(found) if x not in inside)
+            return shown + (folded("Inside the codebook", pictures(inside)) if inside else "")
+
         def show_result(name):
             file = _file(space, "driven", name)
             return file, gr.DownloadButton(value=file, interactive=file is not None)
@@ -243,9 +263,10 @@ def build(studio: Studio) -> gr.Blocks:
             points = progress.curves({name: folder})
             return (
                 studio.stages(name),
-                pictures(progress.previews(folder)),
-                _points(points, LOSSES, by_stage=True),
-                _points(points, QUALITIES),
+                shown_previews(folder),
+                # Losses of two stages have nothing in common.
+                _points([x for x in points if x["stage"] == points[-1]["stage"]], LOSSES, True),
+                _points(points, QUALITIES, True),
             )
 
         def show_chosen(name):
@@ -263,7 +284,13 @@ def build(studio: Studio) -> gr.Blocks:
             points = progress.curves(found)
             files = {name: x / "evaluation" / "contact_sheet.png" for name, x in found.items()}
             shown = pictures((name, file) for name, file in files.items() if file.exists())
-            return rows, _points(points, LOSSES[1:]), shown
+            stages_ = {x: [p for p in points if p["stage"] == x] for x in ("Codebook", "Driver")}
+            return (
+                rows,
+                _points(stages_["Codebook"], QUALITIES[1:]),
+                _points(stages_["Driver"], LOSSES[1:]),
+                shown,
+            )
 
         def show_log(value):
             return queue.log(int(value)) if value else ""
@@ -371,6 +398,9 @@ def build(studio: Studio) -> gr.Blocks:
                 state["run"] = [name, studio.stages(name), _stamp(space.path("runs", name))]
             if ch:
                 state["chosen"] = [ch, _stamp(space.path("runs", ch))]
+            if marked:
+                there = [x for x in marked if x in lists["runs"]]
+                state["compared"] = [[x, _stamp(space.path("runs", x))] for x in there]
             new = {key for key, value in state.items() if known.get(key) != value}
 
             def when(key, make):
@@ -391,6 +421,7 @@ def build(studio: Studio) -> gr.Blocks:
                 return gr.Dropdown(choices=names, value=value)
 
             shown_run = show_run(name) if "run" in new else [gr.skip()] * 4
+            shown_compared = compare(marked) if "compared" in new else [gr.skip()] * 4
             shown_chosen = show_chosen(ch) if "chosen" in new else [gr.skip()] * 3
             return (
                 state,
@@ -414,13 +445,15 @@ def build(studio: Studio) -> gr.Blocks:
                 when("log", lambda: state["log"]),
                 *shown_run,
                 *shown_chosen,
+                *shown_compared,
             )
 
         watched = [video, portrait, source, run, puppet, driving, result, chosen, compared, number]
         run_parts = [stages, previews, losses, qualities]
+        compared_parts = [table, first_stage, second_stage, sheets]
         chosen_parts = [puppet_file, report_file, card]
         targets = [seen, status, video, portrait, source, run, puppet, driving, result, chosen]
-        targets += [compared, listed, log, *run_parts, *chosen_parts]
+        targets += [compared, listed, log, *run_parts, *chosen_parts, *compared_parts]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         private: dict[str, Any] = {"api_visibility": "private"}
         for when_ in (timer.tick, page.load):
@@ -439,7 +472,7 @@ def build(studio: Studio) -> gr.Blocks:
         result.change(show_result, [result], [made, made_file], **quiet)
         run.change(show_run, [run], run_parts, **quiet)
         chosen.change(show_chosen, [chosen], chosen_parts, **quiet)
-        compared.change(compare, [compared], [table, both, sheets], **quiet)
+        compared.change(compare, [compared], compared_parts, **quiet)
         number.change(show_log, [number], [log], **quiet)
         for changed in (source.change, preset.change):
             changed(hint, [source, preset], [estimate], **quiet)

@@ -197,7 +197,7 @@ def test_what_is_refused_is_said_on_the_page(studio, online, tmp_path, clip, mon
         ("setup.mp4", "setup is no video by its content, whatever its name says"),
         ("film.mkv", "film is 120 minutes long and at most 2 are taken"),
         # Said before it is sent.
-        ("big.mp4", "File size exceeds the maximum allowed"),
+        ("big.mp4", r"exceed the maximum allowed size of 5"),
     ):
         page.reload()
         opened(page, address).set_input_files("#upload input[type=file]", tmp_path / name)
