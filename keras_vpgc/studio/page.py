@@ -95,7 +95,7 @@ def build(studio: Studio) -> gr.Blocks:
                             sources=["webcam"],
                             label="Or record one",
                             include_audio=True,
-                            webcam_options=gr.WebcamOptions(mirror=False),
+                            webcam_options=_camera(),
                             elem_id="camera",
                             height=220,
                         )
@@ -160,7 +160,7 @@ def build(studio: Studio) -> gr.Blocks:
                             sources=["webcam"],
                             label="Or be the one who drives: record",
                             include_audio=True,
-                            webcam_options=gr.WebcamOptions(mirror=False),
+                            webcam_options=_camera(),
                             elem_id="driving-camera",
                             height=220,
                         )
@@ -490,6 +490,12 @@ def build(studio: Studio) -> gr.Blocks:
         stop_job.click(stop_one, [number], [status], **private)
         again_job.click(again, [number], [status], **private)
     return page
+
+
+def _camera():
+    """A picture that is not mirrored, and no larger than a face needs."""
+    size = {"width": {"ideal": 1280}, "height": {"ideal": 720}}
+    return gr.WebcamOptions(mirror=False, constraints={"video": size})
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from keras_vpgc import VPGCError
+from keras_vpgc.data.video import probe
 from keras_vpgc.studio.launch import check_port, serve
 from keras_vpgc.studio.workspace import Limits
 from tests.studio.test_workspace import film
@@ -287,3 +288,26 @@ def test_the_real_way(clip, studio, online, tmp_path):
     page.get_by_role("button", name="Drive", exact=True).click()
     says(page, "Last: Drive astronaut-vpgc_tiny by astronaut, done")
     page.locator("#made video").wait_for()
+
+
+def test_a_webcam_drives(made, studio, chromium, run):
+    """Chromium's own test picture stands for the camera."""
+    address, workspace = studio
+    shutil.copytree(run, workspace / "runs" / "me")
+    start, path = chromium
+    words = ["--no-sandbox", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream"]
+    browser = start.launch(executable_path=path, args=[*words, "--use-fake-ui-for-media-stream"])
+    page = browser.new_context(permissions=["camera", "microphone"]).new_page()
+    try:
+        tab(opened(page, address), "3 Drive")
+        page.locator("#driving-camera").get_by_text("Click to Access Webcam").click()
+        page.locator("#driving-camera").get_by_text("Record", exact=True).click()
+        page.wait_for_timeout(2000)
+        page.locator("#driving-camera").get_by_text("Stop", exact=True).click()
+        value_of(page, "driving", "recording.webm")
+        page.get_by_role("button", name="Drive", exact=True).click()
+        says(page, "Last: Drive me by recording, done")
+    finally:
+        browser.close()
+    info = probe(workspace / "videos" / "recording.webm")
+    assert info.frame_count > 1 and info.width <= 1280
