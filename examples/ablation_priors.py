@@ -1,6 +1,7 @@
 """What are the driver's priors worth? Stage 2 with other drivers, scored alike as they train.
 
 KERAS_BACKEND=torch python examples/ablation_priors.py data/me ablations/priors vpgc_256
+KERAS_BACKEND=torch python examples/ablation_priors.py --tiny    # a demonstration clip, a minute
 
 Trained, with three seeds each, all behind the same stage 1: the three drivers of the paper's
 Tab. 5 (baseline; with the texture prior, "w P"; full, with the global context too), and full
@@ -19,6 +20,7 @@ import argparse
 
 from keras_vpgc import VPGCError
 from keras_vpgc.cli.train import split_settings
+from keras_vpgc.demo import demo_portrait
 from keras_vpgc.evaluation.ablation_priors import run_driver_ablation
 from keras_vpgc.evaluation.scorer import Features
 
@@ -32,7 +34,9 @@ TINY = {
 }
 
 
-def main(portrait, folder="ablation_priors", preset="vpgc_128", **settings):
+def main(portrait=None, folder="ablation_priors", preset="vpgc_128", **settings):
+    if portrait is None:
+        portrait = demo_portrait("data/demo")
     if "lpips" not in settings:
         try:
             Features("alex")
@@ -47,7 +51,9 @@ def main(portrait, folder="ablation_priors", preset="vpgc_128", **settings):
 def arguments(words=None) -> dict:
     """The command line as arguments of `main`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("portrait", help="a portrait folder, by vpgc prepare")
+    parser.add_argument(
+        "portrait", nargs="?", help="a portrait folder, by vpgc prepare; default: a demonstration"
+    )
     parser.add_argument("folder", nargs="?", default="ablation_priors", help="gets all of it")
     parser.add_argument("preset", nargs="?", default="vpgc_128")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all")

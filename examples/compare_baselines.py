@@ -1,6 +1,7 @@
 """The puppet beside what it has to beat, all trained and scored alike on one portrait.
 
 KERAS_BACKEND=jax python examples/compare_baselines.py data/me comparisons/me vpgc_256
+KERAS_BACKEND=torch python examples/compare_baselines.py    # minutes on a demonstration clip
 
 Trained: the puppet; a vanilla codebook with a driver; the direct mapping from landmarks to images
 that the paper argues against, always with pix2pixHD-like losses (hinge and feature matching, which
@@ -18,6 +19,7 @@ from pathlib import Path
 from keras_vpgc.config import resolve
 from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.data.video import VideoWriter
+from keras_vpgc.demo import demo_portrait
 from keras_vpgc.evaluation.compare_runs import compare_runs
 from keras_vpgc.reenactment import Provenance
 from keras_vpgc.training.recipes import train_puppet
@@ -27,6 +29,11 @@ SYSTEMS = {
     "puppet": {},
     "vanilla codebook": {"network": {"codebook": "vanilla", "vq_scale": 1.0}},
     "direct mapping": {"method": "direct"},
+}
+# Without a portrait: it shows how it works, not which system is better.
+QUICK = {
+    "preset": "vpgc_tiny",
+    "recipe": {"steps": 120, "driver_steps": 120, "driver_image_steps": 40},
 }
 
 
@@ -58,8 +65,11 @@ def seconds(run):
     return steps, sum(float(row["seconds"]) for rows in logs for row in rows)
 
 
-def main(portrait, folder="comparisons", preset="vpgc_128", **settings):
+def main(portrait=None, folder="comparisons", preset="vpgc_128", **settings):
     folder = Path(folder)
+    if portrait is None:
+        settings = {**QUICK, **settings}
+        portrait, preset = demo_portrait("data/demo").path, settings.pop("preset")
     runs = {name: train(portrait, folder, name, preset, **settings) for name in SYSTEMS}
     portrait = Portrait(portrait)
 

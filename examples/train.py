@@ -7,8 +7,8 @@ KERAS_BACKEND=torch python examples/train.py me.mp4 data/me runs/me vpgc_256
 import sys
 
 import keras_vpgc
-from keras_vpgc import assets
 from keras_vpgc.data import prepare
+from keras_vpgc.demo import demo_portrait
 from keras_vpgc.evaluation.run import evaluate_run
 from keras_vpgc.training.recipes import train_puppet
 
@@ -20,9 +20,7 @@ def main(
     preset="vpgc_tiny",
     **settings,
 ):
-    # The demonstration clip is short: it is tested in stretches from all over it.
-    blocks = 1 if video else 6
-    portrait = prepare(video or assets.find("demo_acting"), portrait_folder, test_blocks=blocks)
+    portrait = prepare(video, portrait_folder) if video else demo_portrait(portrait_folder)
     train_puppet(portrait, run_folder, preset, **settings)
     print(evaluate_run(run_folder, landmarks=False)["table"])
 

@@ -68,6 +68,8 @@ class Recipe(BaseModel):
         keep: `"last"` or `"best"` (by validation): the weights that a stage ends with.
         checkpoint_seconds: How often a checkpoint may be saved, at the end of an epoch.
         previews: Write pictures of validation frames while it trains?
+        codebook_pictures: Write pictures of the codebook's use too (stage 1), and its perplexity
+            into the logs? See `keras_vpgc.training.CodebookPictures`.
         tensorboard: Write event files for TensorBoard, where tensorboardX is installed?
         wandb: Project at Weights & Biases, or `None`.
     """
@@ -113,6 +115,7 @@ class Recipe(BaseModel):
     keep: Literal["last", "best"] = "last"
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     previews: bool = True
+    codebook_pictures: bool = False
     tensorboard: bool = True
     wandb: str | None = None
 

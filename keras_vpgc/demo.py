@@ -16,6 +16,29 @@ RECIPE = {"steps": 1000, "driver_steps": 1200, "driver_image_steps": 600}
 TEST_BLOCKS = 6
 
 
+def demo_portrait(output):
+    """The portrait of a real clip that a package registry serves.
+
+    Args:
+        output: The portrait folder.
+
+    Returns:
+        A `Portrait`; that of `output`, if it is there already.
+
+    Raises:
+        VPGCError: if the clip cannot be had.
+
+    Example:
+
+    ```python
+    portrait = demo_portrait("data/demo")
+    ```
+    """
+    clip = assets.find("demo_acting")
+    print(f"The clip: {assets.ASSETS['demo_acting'].licence}.")
+    return prepare(clip, output, test_blocks=TEST_BLOCKS)
+
+
 def demo(output, video=None, *, preset: str | None = None, minutes: float = 7.0) -> dict:
     """Prepare a clip, train both stages, drive the unseen frames and score them.
 
@@ -41,12 +64,8 @@ def demo(output, video=None, *, preset: str | None = None, minutes: float = 7.0)
     output = Path(output)
     if output.is_file():
         raise VPGCError(f"{output} is a file: give a folder with -o.")
-    blocks = 1
-    if video is None:
-        blocks = TEST_BLOCKS
-        video = assets.find("demo_acting")
-        print(f"The clip: {assets.ASSETS['demo_acting'].licence}.")
-    portrait = prepare(video, output / "portrait", test_blocks=blocks)
+    place = output / "portrait"
+    portrait = demo_portrait(place) if video is None else prepare(video, place)
     train_puppet(
         portrait,
         output / "run",

@@ -19,6 +19,7 @@ from keras_vpgc.cli import (
     pull,
     push,
     reenact,
+    studio,
     study,
     train,
     verify,
@@ -91,6 +92,7 @@ for module in (
     pull,
     demo,
     doctor,
+    studio,
 ):
     name = module.__name__.rsplit(".", 1)[-1]
     app.command(name, help=help_of(module.command))(module.command)

@@ -1,6 +1,7 @@
 """Training both stages."""
 
 from keras_vpgc.training.checkpoint import Checkpoint
+from keras_vpgc.training.codebook_pictures import CodebookPictures
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.direct_trainer import DirectTrainer
 from keras_vpgc.training.driver_trainer import DriverTrainer
@@ -17,6 +18,7 @@ from keras_vpgc.training.stage import Stage
 __all__ = [
     "AveragingAdam",
     "Checkpoint",
+    "CodebookPictures",
     "CodebookTrainer",
     "DirectTrainer",
     "DriverTrainer",

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import errno
+import importlib.util
 import inspect
 import json
 import os
@@ -43,6 +44,7 @@ from keras_vpgc.models import (
     PortraitDriver,
     PortraitReenactor,
 )
+from keras_vpgc.training.codebook_pictures import CodebookPictures
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.devices import check_division, resolve_devices, train_in_processes
 from keras_vpgc.training.direct_trainer import DirectTrainer
@@ -65,8 +67,9 @@ DRIVEN_AT_ONCE = 8
 # Batches made ahead.
 PREFETCH = 2
 # Those that a run may go on with in another way.
-FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")
-STAGE_SETTINGS = ("patience", "keep", *FREE_SETTINGS)
+STAGE_FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")
+FREE_SETTINGS = (*STAGE_FREE_SETTINGS, "codebook_pictures")
+STAGE_SETTINGS = ("patience", "keep", *STAGE_FREE_SETTINGS)
 
 
 def read_run(run) -> dict:
@@ -810,6 +813,16 @@ def _fit_codebook(
         **_frame_settings(data, config, stage, augmentation),
     )
     shown = data.held_images[data.shown]
+    if recipe.codebook_pictures and _writes() and hasattr(autoencoder.codebook, "codes"):
+        board = recipe.tensorboard and importlib.util.find_spec("tensorboardX")
+        stage.callbacks.append(
+            CodebookPictures(
+                shown,
+                stage.run / "logs" / "tensorboard" if board else None,
+                stage.run / "previews" if recipe.previews else None,
+                steps_per_epoch=stage.steps_per_epoch,
+            )
+        )
     stage.fit(
         trainer,
         batches,

@@ -97,10 +97,24 @@ def test_best_weights_are_kept_and_patience_ends_the_stage(tmp_path):
     assert found == pytest.approx(losses[best], rel=1e-5)
 
 
-@pytest.mark.once
-def test_logs_previews_and_events_of_a_stage(tmp_path):
+def events_of(folder):
+    """Steps and names of all that TensorBoard's event files of a folder hold."""
     from tensorboardX.proto.event_pb2 import Event
 
+    tags = set()
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        while content:
+            # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
+            length = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + length])
+            tags |= {(event.step, value.tag) for value in event.summary.value}
+            content = content[16 + length :]
+    return tags
+
+
+@pytest.mark.once
+def test_logs_previews_and_events_of_a_stage(tmp_path):
     drawn = []
 
     def draw():
@@ -117,14 +131,7 @@ def test_logs_previews_and_events_of_a_stage(tmp_path):
     import cv2
 
     assert (cv2.imread(str(tmp_path / "previews" / names[0]))[0, 0] == [0, 0, 250]).all()
-    (events,) = (tmp_path / "logs" / "tensorboard").iterdir()
-    content, found = events.read_bytes(), []
-    while content:
-        # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
-        length = int.from_bytes(content[:8], "little")
-        found.append(Event.FromString(content[12 : 12 + length]))
-        content = content[16 + length :]
-    tags = {(e.step, v.tag) for e in found for v in e.summary.value}
+    tags = events_of(tmp_path / "logs" / "tensorboard")
     assert {(8, "codebook/val_loss"), (8, "codebook/preview"), (2, "codebook/loss")} <= tags
 
 
