@@ -61,7 +61,9 @@ class Recipe(BaseModel):
         adversarial: `"hinge"`, `"lsgan"`, or `None` for none.
         adversarial_weight, adaptive, feature_matching_weight: See `CodebookTrainer`.
         adversarial_start: Step at which it begins; `None` for half of the steps.
-        precision: Keras dtype policy of the training; the puppet is float32 anyway.
+        precision: Keras dtype policy of the training, or `"auto"`: mixed_bfloat16 where the device
+            is quick in it (NVIDIA GPUs since Ampere, TPUs), else float32. The puppet is float32
+            anyway.
         context_mode: `"centered"` or `"causal"` neighbours for the driver.
         time_limit: Seconds after which a stage stops early, or `None`.
         patience: Validations without a better one after which a stage stops, or `None`.
@@ -108,7 +110,7 @@ class Recipe(BaseModel):
     adaptive: bool
     feature_matching_weight: float = Field(ge=0)
     adversarial_start: int | None = Field(ge=0)
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     context_mode: Literal["centered", "causal"] = "centered"
     time_limit: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)

@@ -35,8 +35,9 @@ def command(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="float32, mixed_bfloat16 or mixed_float16.",
-            autocompletion=options.words("float32", "mixed_bfloat16", "mixed_float16"),
+            help="auto (bfloat16 on GPUs that are quick in it), float32, mixed_bfloat16 or "
+            "mixed_float16.",
+            autocompletion=options.words("auto", "float32", "mixed_bfloat16", "mixed_float16"),
         ),
     ] = None,
     set_: Annotated[

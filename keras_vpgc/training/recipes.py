@@ -68,7 +68,7 @@ DRIVEN_AT_ONCE = 8
 PREFETCH = 2
 # Those that a run may go on with in another way.
 STAGE_FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")
-FREE_SETTINGS = (*STAGE_FREE_SETTINGS, "codebook_pictures")
+FREE_SETTINGS = (*STAGE_FREE_SETTINGS, "codebook_pictures", "precision")
 STAGE_SETTINGS = ("patience", "keep", *STAGE_FREE_SETTINGS)
 
 
@@ -685,6 +685,7 @@ def _begin_run(run, config, portrait, identity, devices):
                         "backend": keras.backend.backend(),
                         "began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
                         "devices": devices,
+                        "precision": training_policy(config.recipe.precision),
                         "portrait": str(portrait.path.resolve()),
                         "portrait_identity": identity,
                         "config": config.model_dump(mode="json"),
@@ -730,8 +731,28 @@ def _differs(old, new):
     return next((k for k in {**old, **new} if old.get(k) != new.get(k)), None)
 
 
+def training_policy(precision: str) -> str:
+    """The Keras dtype policy that a recipe's precision means on this device.
+
+    Args:
+        precision: See `keras_vpgc.config.Recipe`.
+
+    Returns:
+        `precision`, or for `"auto"` `"mixed_bfloat16"` or `"float32"`.
+
+    Example:
+
+    ```python
+    training_policy("auto")  # "float32" on a CPU
+    ```
+    """
+    if precision != "auto":
+        return precision
+    return "mixed_bfloat16" if backend.half_by_default() else "float32"
+
+
 def _build_models(config: TrainConfig):
-    network = {**config.network, "dtype": config.recipe.precision}
+    network = {**config.network, "dtype": training_policy(config.recipe.precision)}
     if network.get("codebook", "grid") != "grid":
         network["texture_prior"] = False
     models = []
@@ -743,7 +764,7 @@ def _build_models(config: TrainConfig):
 
 def _build_direct(config: TrainConfig, metadata=None):
     # With metadata it is what is saved.
-    dtype = config.recipe.precision if metadata is None else "float32"
+    dtype = training_policy(config.recipe.precision) if metadata is None else "float32"
     network = {**config.network, "dtype": dtype, "metadata": metadata}
     accepted = inspect.signature(DirectMapping.__init__).parameters
     return DirectMapping(**{k: v for k, v in network.items() if k in accepted})
@@ -915,7 +936,7 @@ def _adversary(stage, config, start, rate):
         discriminator = PatchDiscriminator(
             config.network["image_size"],
             feature_maps=recipe.feature_matching_weight > 0,
-            dtype=recipe.precision,
+            dtype=training_policy(recipe.precision),
         )
         if stage.verbose and start < stage.steps:
             print(f"The discriminator joins at step {start}; steps take longer from there.")

@@ -513,3 +513,16 @@ def test_damaged_models_of_a_run_are_named(run, portrait, tmp_path):
         train_puppet(
             portrait, copy, "vpgc_tiny", network={"shortcuts": False}, recipe=config["recipe"]
         )
+
+
+def test_precision_is_what_the_device_is_quick_in(monkeypatch):
+    from keras_vpgc.training import recipes
+
+    recipe = resolve("vpgc_256").recipe
+    assert recipe.precision == "auto"
+    for quick, policy in ((False, "float32"), (True, "mixed_bfloat16")):
+        monkeypatch.setattr(recipes.backend, "half_by_default", lambda quick=quick: quick)
+        assert recipes.training_policy("auto") == policy
+        assert recipes.training_policy("float32") == "float32"
+        autoencoder, driver = recipes._build_models(resolve("vpgc_tiny"))
+        assert {autoencoder.dtype_policy.name, driver.dtype_policy.name} == {policy}
