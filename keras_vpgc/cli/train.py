@@ -10,7 +10,7 @@ def command(
     portrait: Annotated[Path, typer.Argument(help="A portrait folder, by vpgc prepare.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
     preset: Annotated[
-        str, typer.Option(help="paper_512, vpgc_512, vpgc_256, vpgc_128 or vpgc_tiny.")
+        str, typer.Option(help="paper_512, vpgc_512, vpgc_512_lite, vpgc_256, vpgc_128, vpgc_tiny.")
     ] = "vpgc_256",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of stage 1.")] = None,
     driver_steps: Annotated[int | None, typer.Option(min=1, help="Steps of stage 2.")] = None,
