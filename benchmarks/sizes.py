@@ -93,8 +93,8 @@ def score(name, run, options):
 
 def seconds_of(file):
     """Seconds of training of one stage, by its log."""
-    rows = list(csv.DictReader(file.open()))
-    return float(rows[-1]["seconds"]) if rows else 0.0
+    with file.open() as lines:
+        return sum(float(row["seconds"]) for row in csv.DictReader(lines))
 
 
 def mean_of(row, name):

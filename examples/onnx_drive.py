@@ -20,7 +20,16 @@ import onnxruntime
 
 def open_puppet(path):
     """The session of an exported puppet, and what the file says of itself."""
-    session = onnxruntime.InferenceSession(path)
+    try:
+        session = onnxruntime.InferenceSession(path)
+    except Exception as error:
+        # Of a file that is newer than it, it says that IR version or opset are not supported.
+        if "version" not in str(error) and "opset" not in str(error):
+            raise
+        sys.exit(
+            f"onnxruntime {onnxruntime.__version__} is too old for {path}: "
+            "pip install --upgrade onnxruntime."
+        )
     about = json.loads(session.get_modelmeta().custom_metadata_map["keras_vpgc"])
     return session, about
 

@@ -190,6 +190,8 @@ def resolve(
     from keras_vpgc.models.autoencoder import TRAINING_ARGUMENTS
 
     settings = presets.get(preset)
+    if (method == "distill") != (teacher is not None):
+        raise VPGCError("Only a run can teach: distil a puppet by vpgc distill or distill_puppet.")
     network = expand_variant(network or {})
     parameters = {
         **inspect.signature(PortraitAutoencoder.__init__).parameters,

@@ -238,7 +238,8 @@ class PresetModel(keras.Model):
         """An untrained model with a preset's network.
 
         Args:
-            preset: `"paper_512"`, `"vpgc_512"`, `"vpgc_256"`, `"vpgc_128"` or `"vpgc_tiny"`.
+            preset: `"paper_512"`, `"vpgc_512"`, `"vpgc_512_lite"`, `"vpgc_256"`, `"vpgc_128"` or
+                `"vpgc_tiny"`.
             **overrides: Arguments of the class; they win over the preset's.
 
         Returns:

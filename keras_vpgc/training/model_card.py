@@ -199,11 +199,13 @@ def _what(run) -> str:
         "A puppet: a Keras model that turns the face landmarks of any driving person into pictures "
         f"of the one it knows, {size}x{size} pixels. "
     )
-    if method == "vpgc":
+    if method != "direct":
         text += (
             "Method: grid-based codebook (Wang et al., Efficient Video Portrait Reenactment via "
             "Grid-based Codebook, SIGGRAPH 2023)."
         )
+        if method == "distill":
+            text += f" Another puppet taught it (SHA-256 `{config.get('teacher')}`)."
     else:
         text += "Method: direct mapping from landmarks to images, a baseline without a codebook."
     puppet = run / "puppet.keras"

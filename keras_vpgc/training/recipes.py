@@ -335,7 +335,8 @@ def distill_puppet(
         portrait = info["portrait"]
         if not Path(portrait).is_dir():
             raise VPGCError(
-                f"The portrait of {teacher} is not at {portrait} any more: say where it is."
+                f"The portrait of {teacher} is not at {portrait} any more: give its new place "
+                "by --portrait."
             )
     if not isinstance(portrait, Portrait):
         portrait = Portrait(portrait)

@@ -53,6 +53,48 @@ def onnx(path, tmp_path_factory):
     return export_puppet(path, tmp_path_factory.mktemp("onnx") / "me.onnx")
 
 
+@pytest.mark.once
+def test_a_runtime_that_is_too_old_is_named(onnx, tmp_path):
+    from onnx import load, save
+
+    from examples.onnx_drive import open_puppet
+
+    newer = load(onnx.path)
+    newer.ir_version = 99
+    save(newer, tmp_path / "newer.onnx")
+    with pytest.raises(SystemExit, match="onnxruntime .* is too old for .*newer.onnx: pip install"):
+        open_puppet(tmp_path / "newer.onnx")
+
+
+@pytest.mark.once
+def test_light_puppet_reads_small_drawings_and_leaves_maps_as_convolutions_have_them(
+    run, windows, tmp_path
+):
+    import onnx
+    import onnxruntime
+
+    config = build({**keras_vpgc.load(run).metadata, "context_mode": "causal"}).get_config()
+    light = {"block": "separable", "stride": 2, "heatmap_size": 16, "shortcuts": True}
+    light |= {"multipliers": (1, 2), "driver_multipliers": (1, 2), "image_size": 32}
+    light |= {"attention_sizes": ()}
+    model = PortraitReenactor.from_config({**config, **light})
+    model.save(tmp_path / "light.keras")
+    puppet = keras_vpgc.load(tmp_path / "light.keras", precision="float32")
+    path = export_puppet(puppet, tmp_path / "light.onnx", inputs="heatmaps").path
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["keras_vpgc"])
+    assert about["heatmap_size"] == 16 and about["size"] == 32 and about["line_width"] == 1.0
+    assert about["input"]["shape"] == ["batch", 16, 16, 3]
+    drawn = keras.ops.convert_to_numpy(model.heatmap(windows))
+    close(session.run(None, {"heatmaps": drawn})[0], puppet, windows)
+    # Every bias is in its convolution: what is added are shortcuts, and what is no convolution's.
+    graph = onnx.load(path).graph
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 20 and all(len(node.input) == 3 for node in convolutions)
+    transposes = sum(node.op_type == "Transpose" for node in graph.node)
+    assert transposes < 2 * len(convolutions)
+
+
 def of_keras(puppet, windows):
     """Pixels by the model itself, in grey levels."""
     images = keras.ops.convert_to_numpy(puppet.model(windows))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_vpgc import VPGCError
+from keras_vpgc.assets import sha256
 from keras_vpgc.data.coverage import out_of_range, seen_range
 from keras_vpgc.data.crop import Crop, from_crop
 from keras_vpgc.data.dataset import TeacherBatches
@@ -99,7 +100,9 @@ def test_student_learns_and_the_run_is_a_puppet(run, portrait, tmp_path, eager_t
     puppet = Puppet.load(out)
     assert puppet.drive(portrait.landmarks[:2]).shape == (2, 64, 64, 3)
     config = read_run(out)["config"]
-    assert config["method"] == "distill" and config["teacher"]
+    assert config["method"] == "distill"
+    assert config["teacher"] == sha256(run / "puppet.keras")
+    assert f"taught it (SHA-256 `{config['teacher']}`)" in (out / "MODEL_CARD.md").read_text()
     log = (out / "logs" / "joint.csv").read_text().splitlines()
     assert "features" in log[0] and len(log) > 1
     # It is done: the same call gives it back.

@@ -1,0 +1,45 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks import sizes  # noqa: E402
+from keras_vpgc import VPGCError  # noqa: E402
+
+pytestmark = pytest.mark.once
+
+
+def row(size, flops, psnr, milliseconds=None):
+    return {
+        "size": size, "GFLOP": flops, "weights, M": 3.0, "seconds": 60.0, "PSNR": psnr,
+        "LPIPS": None, "CPU ms": milliseconds,
+    }  # fmt: skip
+
+
+def test_what_is_measured_is_written_as_numbers_table_and_picture(tmp_path):
+    rows = [
+        row("lite", 4.73, 28.1, 31.0),
+        row("big", 339.4, 29.0),
+        row("lite-distilled", 4.73, 28.6),
+    ]
+    table = sizes.write(rows, tmp_path)
+    assert json.loads((tmp_path / "sizes.json").read_text()) == rows
+    assert table.splitlines()[2] == "| lite | 4.73 | 3 | 60 | 28.1 |  | 31 |"
+    assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_seconds_are_those_of_all_epochs(tmp_path):
+    log = tmp_path / "joint.csv"
+    log.write_text("epoch,step,seconds,loss\n0,20,12.5,1.0\n1,40,12.0,0.9\n")
+    assert sizes.seconds_of(log) == 24.5
+
+
+def test_unknown_sizes_and_a_missing_teacher_are_said(tmp_path):
+    with pytest.raises(VPGCError, match="no size 'huge': choose of lite-24, lite, .*big"):
+        sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "huge"])
+    with pytest.raises(VPGCError, match="taught by big"):
+        sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "lite", "--distill"])
+    assert not (tmp_path / "out").exists()
