@@ -20,7 +20,7 @@ def command(
 ):
     """Fetch a puppet from the Hugging Face Hub into a folder.
 
-    Commands that take a run folder also take hf://OWNER/NAME itself.
+    reenact, live, landmarks and export also take hf://OWNER/NAME itself.
 
     Example: vpgc pull me/my-puppet -o runs/shared
     """
