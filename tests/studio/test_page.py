@@ -1,5 +1,6 @@
 """The page in a browser, over commands that copy what was made before, and over the real ones."""
 
+import importlib.util
 import re
 import shutil
 import socket
@@ -258,6 +259,16 @@ def test_a_port_or_a_workspace_in_use(studio, vpgc, tmp_path):
     with pytest.raises(VPGCError, match="Another vpgc studio works in .*w: use its page"):
         serve(workspace, port=free_port(), browser=False, block=False)
     check_port(free_port())
+
+
+def test_a_missing_extra(vpgc, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *x: None if name == "gradio" else find(name, *x)
+    )
+    code, _, error = vpgc("studio", tmp_path / "w", "--no-browser")
+    assert code == 1 and 'gradio is needed for this: pip install "keras_vpgc[studio]"' in error
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.slow
