@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli import options
+from keras_vpgc.cli.answer import Answer, Json
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="The run folder of a trained puppet, the teacher.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The new run folder.")],
-    preset: Annotated[str, typer.Option(help="The preset of the new puppet.")] = "vpgc_512_lite",
+    preset: Annotated[
+        str, typer.Option(help="The preset of the new puppet.", autocompletion=options.presets)
+    ] = "vpgc_512_lite",
     portrait: Annotated[
         Path | None,
         typer.Option(help="The portrait folder of both; default: where it was for the teacher."),
@@ -19,6 +24,7 @@ def command(
         typer.Option("--set", help="Any setting, as KEY=VALUE (JSON); may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data order.")] = 0,
+    json: Json = False,
 ):
     """Train a smaller puppet that a trained one teaches: run folder -> run folder.
 
@@ -26,11 +32,15 @@ def command(
     """
     from keras_vpgc.cli.reenact import warnings_in_one_line
     from keras_vpgc.cli.train import split_settings
-    from keras_vpgc.training.recipes import distill_puppet
 
-    recipe, network = split_settings(set_ or [])
-    with warnings_in_one_line():
+    with Answer(json) as answer, warnings_in_one_line():
+        from keras_vpgc.training.recipes import distill_puppet
+
+        recipe, network = split_settings(set_ or [])
         distill_puppet(
             run, output, preset, portrait=portrait, network=network, recipe=recipe, seed=seed
         )
-    typer.echo(f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT")
+        answer.give(run=output, puppet=output / "puppet.keras", teacher=run)
+        answer.say(
+            f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT"
+        )

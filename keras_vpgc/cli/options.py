@@ -8,7 +8,7 @@ import typer
 
 FORMATS = ("onnx", "openvino", "litert", "saved_model", "torch")
 # The same as `keras_vpgc.models.presets.names()`, without Keras: a shell that completes waits.
-PRESETS = ("paper_512", "vpgc_512", "vpgc_256", "vpgc_128", "vpgc_tiny")
+PRESETS = ("paper_512", "vpgc_512", "vpgc_512_lite", "vpgc_256", "vpgc_128", "vpgc_tiny")
 
 
 def words(*known: str):

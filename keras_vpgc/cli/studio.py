@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from keras_vpgc.cli.answer import Answer, Json
+
 
 def command(
     workspace: Annotated[
@@ -14,12 +16,15 @@ def command(
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     max_megabytes: Annotated[int, typer.Option(min=1, help="Largest upload.")] = 2000,
     max_minutes: Annotated[float, typer.Option(min=0.1, help="Longest upload.")] = 30.0,
+    json: Json = False,
 ):
     """The whole way in the browser, on this machine alone: prepare, train, drive, compare.
 
     Example: vpgc studio
     """
-    from keras_vpgc.studio.launch import serve
-    from keras_vpgc.studio.workspace import Limits
+    with Answer(json) as answer:
+        from keras_vpgc.studio.launch import serve
+        from keras_vpgc.studio.workspace import Limits
 
-    serve(workspace, port=port, browser=browser, limits=Limits(max_megabytes, max_minutes))
+        serve(workspace, port=port, browser=browser, limits=Limits(max_megabytes, max_minutes))
+        answer.give(workspace=workspace, port=port)

@@ -87,12 +87,8 @@ class JobQueue:
     """
 
     def __init__(self, folder, cwd=None, environment: dict | None = None, check=None):
-        try:
-            from filelock import FileLock, Timeout
-        except ImportError:
-            from keras_vpgc.errors import missing_extra
+        from filelock import FileLock, Timeout
 
-            raise missing_extra("filelock", "studio") from None
         self.folder = Path(folder)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

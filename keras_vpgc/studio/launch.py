@@ -1,5 +1,6 @@
 """Starting the studio: one machine, one workspace, no network."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -40,7 +41,12 @@ def serve(workspace, port: int = 7860, browser: bool = True, limits=None, block:
     # Before gradio is imported, which reads them then: nothing of the use goes anywhere.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # Before anything is written.
+    for package in ("gradio", "filelock"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra(package, "studio")
     check_port(port)
+    import gradio
     import keras
 
     from keras_vpgc.studio.actions import Studio
@@ -49,10 +55,6 @@ def serve(workspace, port: int = 7860, browser: bool = True, limits=None, block:
     space = Workspace(workspace, limits)
     cache = space.state / "cache"
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
-    try:
-        import gradio
-    except ImportError as error:
-        raise missing_extra("gradio", "studio") from error
     from keras_vpgc.studio.page import STYLE, build, theme
 
     queue = JobQueue(

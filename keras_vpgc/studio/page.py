@@ -47,7 +47,7 @@ progress { accent-color: #1f6fb2; height: 12px; }
 .report { width: 100%; height: 70vh; border: 1px solid var(--border-color-primary);
   border-radius: 8px; background: white; }
 .pictures figure { margin: 0 0 14px; } .pictures img { width: 100%; max-width: 1100px;
-  border-radius: 6px; } .pictures figcaption { color: var(--body-text-color-subdued); }
+  border-radius: 6px; } .pictures figcaption { opacity: 0.8; }
 .gradio-container { max-width: 1200px !important; }
 .log textarea { font-family: ui-monospace, monospace; font-size: 12px; }
 @media (max-width: 500px) { .gradio-container { padding: 8px !important; }

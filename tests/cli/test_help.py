@@ -81,7 +81,10 @@ def test_a_script_knows_the_layers_of_a_puppet_at_once(run):
     "line, words",
     [
         ("vpgc pre", ["prepare"]),
-        ("vpgc train --preset vpgc_", ["vpgc_512", "vpgc_256", "vpgc_128", "vpgc_tiny"]),
+        (
+            "vpgc train --preset vpgc_",
+            ["vpgc_512", "vpgc_512_lite", "vpgc_256", "vpgc_128", "vpgc_tiny"],
+        ),
         ("vpgc export --format o", ["onnx", "openvino"]),
         ("vpgc reenact --retargeting ", ["auto", "none", "relative", "absolute"]),
         ("vpgc train --driver", ["--driver-steps"]),

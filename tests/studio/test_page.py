@@ -1,5 +1,6 @@
 """The page in a browser, over commands that copy what was made before, and over the real ones."""
 
+import importlib.util
 import re
 import shutil
 import socket
@@ -260,6 +261,16 @@ def test_a_port_or_a_workspace_in_use(studio, vpgc, tmp_path):
     check_port(free_port())
 
 
+def test_a_missing_extra(vpgc, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *x: None if name == "gradio" else find(name, *x)
+    )
+    code, _, error = vpgc("studio", tmp_path / "w", "--no-browser")
+    assert code == 1 and 'gradio is needed for this: pip install "keras_vpgc[studio]"' in error
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.slow
 def test_the_real_way(clip, studio, online, tmp_path):
     """The commands themselves: minutes."""
@@ -275,10 +286,12 @@ def test_the_real_way(clip, studio, online, tmp_path):
     page.get_by_label("vpgc_tiny").check()
     page.get_by_role("button", name="Train", exact=True).click()
     page.locator("#status").get_by_text(re.compile("left")).wait_for()
+    checkpoint = workspace / "runs" / "astronaut-vpgc_tiny" / "checkpoints" / "codebook.npz"
+    while not checkpoint.exists():
+        time.sleep(0.2)
     page.get_by_role("button", name="Stop", exact=True).click()
     says(page, "Last: Train astronaut-vpgc_tiny, stopped")
-    checkpoints = list((workspace / "runs" / "astronaut-vpgc_tiny" / "checkpoints").iterdir())
-    assert checkpoints
+    assert checkpoint.exists()
     page.get_by_role("button", name="Go on").click()
     says(page, "Last: Train astronaut-vpgc_tiny, done")
     log = (workspace / ".studio" / "jobs" / "000003.log").read_text()

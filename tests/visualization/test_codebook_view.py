@@ -6,12 +6,22 @@ import pytest
 
 from keras_vpgc import VPGCError
 from keras_vpgc import visualization as see
-from keras_vpgc.models import DirectMapping, PortraitAutoencoder
+from keras_vpgc.models import (
+    DirectMapping,
+    PortraitAutoencoder,
+    PortraitDriver,
+    PortraitReenactor,
+)
 from keras_vpgc.visualization import CodebookView
-from tests.models.test_models import landmarks_of, puppet
+from tests.models.test_models import landmarks_of
 
 SMALL = {"image_size": 32, "multipliers": (1, 2), "codes_per_cell": 3, "latent_dim": 8}
 SMALL |= {"base_channels": 4, "norm_groups": 2, "attention_sizes": (), "shortcuts": False}
+
+
+@pytest.fixture(autouse=True)
+def untraced(eager_tensorflow):
+    """These nets run once each."""
 
 
 def small(**settings):
@@ -128,8 +138,16 @@ def test_texture_prior_is_the_mean_code(rng):
 
 
 def test_a_puppet_is_looked_into_by_landmarks(rng):
-    model = puppet()[2]
-    view, landmarks = CodebookView(model), landmarks_of(rng)
+    autoencoder = small()
+    driver = PortraitDriver.from_preset(
+        "vpgc_tiny",
+        **{k: v for k, v in SMALL.items() if k in ("image_size", "latent_dim", "norm_groups")},
+        driver_multipliers=(1, 2), driver_base_channels=4, attention_sizes=(), codes_per_cell=3,
+        transformer_heads=1, transformer_blocks=1, transformer_mlp_units=8, context=1,
+        codes=autoencoder.codebook.codes,
+    )  # fmt: skip
+    model = PortraitReenactor.from_models(autoencoder, driver)
+    view, landmarks = CodebookView(model), landmarks_of(rng, context=1)
     images = view.decode(view.quantize(view.features(landmarks)))
     wanted = (np.clip(model.predict(landmarks, verbose=0), -1, 1) + 1) * 127.5
     assert np.abs(images - wanted).max() < 0.51
