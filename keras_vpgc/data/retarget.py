@@ -504,14 +504,14 @@ def retarget(
     _check_mode(mode)
     check_motion(motion)
     target, driving = _like(driving, shape)
-    if not isinstance(neutral, HeadTrack):
-        neutral = _neutral(driving, neutral)
+    if isinstance(neutral, HeadTrack):
+        still = _like(neutral, shape)[1]
     else:
-        neutral = _like(neutral, shape)[1]
+        still = _neutral(driving, neutral)
     shape, rest = target, np.asarray(pose["expression"], "float64")
     rest = rest[MEDIAPIPE_TO_68] if len(rest) == 478 and len(shape) == 68 else rest
 
-    own, place = neutral.rotation[0], neutral.translation[0]
+    own, place = still.rotation[0], still.translation[0]
     turn = _power(own.T @ driving.rotation, motion)
     moved = motion * (driving.translation - place)
     larger = _size(shape) / _size(driving.shape)
@@ -521,7 +521,7 @@ def retarget(
         rotation = np.array(pose["rotation"])
         translation = middle + moved @ (rotation @ own.T).T
         rotation = rotation @ turn
-        offset = neutral.expression[0]
+        offset = still.expression[0]
         expression = rest + (expression - offset * larger)
     else:
         rotation = own @ turn
