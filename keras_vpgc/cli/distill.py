@@ -26,7 +26,7 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of weights and data order.")] = 0,
     json: Json = False,
 ):
-    """Train a smaller puppet that a trained one teaches: run folder -> run folder.
+    """Train a smaller puppet that a trained one teaches.
 
     Example: vpgc distill runs/me -o runs/me_lite --preset vpgc_512_lite
     """

@@ -18,7 +18,7 @@ def command(
     max_minutes: Annotated[float, typer.Option(min=0.1, help="Longest upload.")] = 30.0,
     json: Json = False,
 ):
-    """The whole way in the browser, on this machine alone: prepare, train, drive, compare.
+    """Prepare, train, drive and compare in the browser.
 
     Example: vpgc studio
     """
