@@ -62,8 +62,8 @@ class Recipe(BaseModel):
         adversarial_weight, adaptive, feature_matching_weight: See `CodebookTrainer`.
         adversarial_start: Step at which it begins; `None` for half of the steps.
         precision: Keras dtype policy of the training, or `"auto"`: mixed_bfloat16 where the device
-            is quick in it (NVIDIA GPUs since Ampere, TPUs), else float32. The puppet is float32
-            anyway.
+            is quick in it (NVIDIA GPUs since Ampere, TPUs), else float32; a run goes on with what
+            it began with. The puppet is float32 anyway.
         context_mode: `"centered"` or `"causal"` neighbours for the driver.
         time_limit: Seconds after which a stage stops early, or `None`.
         patience: Validations without a better one after which a stage stops, or `None`.

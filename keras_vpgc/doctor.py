@@ -65,6 +65,12 @@ print("\\nFOUND", json.dumps({"devices": backend.device_names(), "works": value 
 """
 PROBE_MODULES = """
 import importlib, json, sys
+try:
+    import av
+    found = [name for name in sys.argv[1].split(",") if name in av.codecs_available]
+    print("\\nENCODERS", json.dumps(found), flush=True)
+except ImportError:
+    pass
 for name in sys.argv[2:]:
     print("\\nTRY", json.dumps(name), flush=True)
     try:
@@ -73,12 +79,6 @@ for name in sys.argv[2:]:
     except BaseException as problem:
         error = f"{type(problem).__name__}: {problem}"
     print("\\nFOUND", json.dumps([name, error]), flush=True)
-try:
-    import av
-    found = [name for name in sys.argv[1].split(",") if name in av.codecs_available]
-    print("\\nENCODERS", json.dumps(found), flush=True)
-except ImportError:
-    pass
 """
 
 
@@ -244,8 +244,10 @@ def _run(code, *arguments, **environment):
             timeout=PATIENCE,
             env={**os.environ, **variables},
         )
-    except subprocess.TimeoutExpired:
-        return "", f"it did not load within {PATIENCE} s"
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout or b""
+        said = said if isinstance(said, str) else said.decode(errors="replace")
+        return said, f"it did not load within {PATIENCE} s"
     if result.returncode < 0:
         return result.stdout, f"its process ended by signal {-result.returncode}"
     lines = [line for line in result.stderr.splitlines() if line.strip()]

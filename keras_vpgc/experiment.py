@@ -71,6 +71,12 @@ class Experiment(BaseModel):
             A new `Experiment`.
         """
         given = {key: value for key, value in values.items() if value is not None}
+        whole = set(Recipe.model_fields) <= set(self.recipe)
+        if whole and given.get("preset", self.preset) != self.preset:
+            raise VPGCError(
+                f"The file holds all settings of {self.preset}, so that another preset would be "
+                "one by name alone: leave --preset out, or take the settings out of the file."
+            )
         given["network"] = {**expand_variant(self.network), **expand_variant(network or {})}
         given["recipe"] = {**self.recipe, **(recipe or {})}
         return self.model_copy(update=given)
@@ -108,10 +114,10 @@ def read_experiment(path) -> Experiment:
         raise VPGCError(f"{path} cannot be read ({reason}): give a YAML file.") from None
     try:
         content = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise VPGCError(f"{path}{place}: this is no YAML that can be read ({reason}).") from None
     if not isinstance(content, dict) or not content:
         raise VPGCError(
@@ -166,10 +172,11 @@ def as_yaml(config: TrainConfig, **values) -> str:
     head = {key: value for key, value in values.items() if value is not None}
     head |= {key: settings[key] for key in ("preset", "method", "seed")}
     body = {"network": settings["network"], "recipe": settings["recipe"]}
-    return (
-        f"# Written by keras_vpgc {__version__}. The same again: "
-        "vpgc train --config THIS_FILE -o ANOTHER_RUN\n"
-        + yaml.dump({**head, **body}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    again = "vpgc train --config THIS_FILE -o ANOTHER_RUN"
+    if config.method == "distill":
+        again = f"vpgc distill {config.teacher} -o ANOTHER_RUN, with what differs by --set"
+    return f"# Written by keras_vpgc {__version__}. The same again: {again}\n" + yaml.dump(
+        {**head, **body}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
     )
 
 
@@ -226,6 +233,12 @@ for _tag, _pattern, _first in (
     )
 
 
+# Else a leading zero would make it octal.
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
+
+
 class _Dumper(yaml.SafeDumper):
     """Lists of numbers in one line."""
 
@@ -234,3 +247,13 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data):
         return True
+
+
+# Words that either of the two readers would take for something else stand in quotes.
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        *_Loader.yaml_implicit_resolvers.get(first, []),
+    ]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}

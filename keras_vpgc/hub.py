@@ -114,7 +114,8 @@ def fetch(path) -> Path:
     if not (folder / PUPPET).is_file():
         if not all((folder / name).is_file() for name in UNPACKED):
             raise VPGCError(f"{place} holds no {PUPPET}: ask its owner, or check the name.")
-        _pack(folder)
+        with writing(folder):
+            _pack(folder)
     return folder
 
 
@@ -141,8 +142,9 @@ def pull(path, output, overwrite: bool = False) -> Path:
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise VPGCError(f"{output} is a file: give a folder.")
-    if (output / PUPPET).exists() and not overwrite:
-        raise VPGCError(f"{output / PUPPET} exists: choose another folder, or --overwrite.")
+    for name in (PUPPET, CARD):
+        if (output / name).exists() and not overwrite:
+            raise VPGCError(f"{output / name} exists: choose another folder, or --overwrite.")
     check_writable(output / PUPPET)
     source = fetch(path)
     with writing(output):
@@ -150,6 +152,8 @@ def pull(path, output, overwrite: bool = False) -> Path:
         # The puppet last: where it is, all is there.
         for name, target in ((PAGE, CARD), (PUPPET, PUPPET)):
             if not (source / name).is_file():
+                # A card that is there tells of another puppet.
+                (output / target).unlink(missing_ok=True)
                 continue
             partial = output / f".{target}"
             try:
@@ -225,7 +229,10 @@ def check_card(card) -> None:
     check_card("runs/me/MODEL_CARD.md")
     ```
     """
-    lines = Path(card).read_text(encoding="utf-8").splitlines()
+    try:
+        lines = Path(card).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise VPGCError(f"{card} is not UTF-8: save it as that.") from None
     places = [line for line in lines if "FILL IN" in line]
     opened = []
     for line in places:
@@ -295,7 +302,9 @@ def _said(place, done):
         raise VPGCError(f"{place}: {str(error).splitlines()[0]}") from None
     except Exception as error:
         # The client's library for HTTP is its own affair: what it raises has such a name.
-        if not any(x in type(error).__name__ for x in ("Connect", "Timeout", "Network", "Proxy")):
+        words = ("Connect", "Timeout", "Network", "Proxy", "Transport")
+        names = [x.__name__ for x in type(error).__mro__]
+        if not any(word in name for word in words for name in names):
             with writing(f"the copy of {place}"):
                 raise
         raise VPGCError(

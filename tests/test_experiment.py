@@ -79,6 +79,9 @@ def test_yaml_reads_numbers_and_words_as_people_write_them(tmp_path):
         ("recipe:\n\tsteps: 1", "line 2, column 1"),
         ("- a\n- b", "holds no settings"),
         ("", "holds no settings"),
+        ("preset: {{ preset }}", "no YAML that can be read"),
+        ("? [a, b]", "no YAML that can be read"),
+        ("[" * 3000, "no YAML that can be read"),
         ("a: !!python/object/apply:os.system [ls]", "no YAML that can be read"),
     ],
 )
@@ -100,8 +103,15 @@ def test_files_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize("preset", ["vpgc_tiny", "vpgc_512"])
 def test_written_settings_are_read_as_they_were(preset, tmp_path):
     config = resolve(preset, {"multipliers": [1, 2, 2]}, {"region_weights": {"face": 3.0}}, seed=3)
-    write_experiment(tmp_path / "e.yaml", config, portrait="data/ich für mich", devices=2)
+    # Words that look like numbers, decimal and octal, stay words.
+    write_experiment(
+        tmp_path / "e.yaml", config, portrait="data/ich für mich", devices=2, run="1e3"
+    )
     experiment = read_experiment(tmp_path / "e.yaml")
+    assert experiment.run == "1e3"
+    assert read_experiment(write(tmp_path, "preset: vpgc_tiny\nseed: 010")).seed == 10
+    with pytest.raises(VPGCError, match="leave --preset out"):
+        experiment.override(preset="vpgc_128")
     assert experiment.resolved().model_dump(mode="json") == config.model_dump(mode="json")
     assert (experiment.portrait, experiment.devices) == ("data/ich für mich", 2)
     assert [x.name for x in tmp_path.iterdir()] == ["e.yaml"]

@@ -133,7 +133,9 @@ def compiled(model):
     def function(weights, inputs):
         return model.stateless_call(*weights, inputs, training=False)[0]
 
-    if keras.distribution.distribution() is not None:
+    places = {device for x in jax.tree.leaves(weights) for device in x.devices()}
+    if keras.distribution.distribution() is not None or places - {jax.local_devices()[0]}:
+        # Weights that a training on several devices left there.
         call = jax.jit(function)
         return lambda inputs: call(weights, inputs)
     programs: dict = {}

@@ -6,6 +6,7 @@ its inputs, by `make_fx`: a plain graph of ATen operations that reads and writes
 they lie. On a GPU a CUDA graph replays it; Inductor may compile it before.
 """
 
+import contextlib
 import os
 import warnings
 import weakref
@@ -27,7 +28,9 @@ _captured: weakref.WeakSet = weakref.WeakSet()
 def release_captured():
     """Let go of all CUDA graphs: those that hold messages between processes outlive no group."""
     for graph in list(_captured):
-        graph.release()
+        # Where the GPU has failed, that failure is what there is to say.
+        with contextlib.suppress(RuntimeError):
+            graph.release()
 
 
 def mode() -> str:

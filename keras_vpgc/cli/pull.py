@@ -28,6 +28,7 @@ def command(
         from keras_vpgc.hub import CARD, pull
 
         folder = pull(place, output, overwrite)
-        card = folder / CARD
+        card = folder / CARD if (folder / CARD).exists() else None
         answer.give(folder=folder, puppet=folder / "puppet.keras", card=card)
-        answer.say(f"{folder / 'puppet.keras'} is ready: read {card} before you use it.")
+        advice = f"read {card} before you use it" if card else "it came without a model card"
+        answer.say(f"{folder / 'puppet.keras'} is ready: {advice}.")

@@ -245,8 +245,10 @@ def prepare(
         except cutting.ChoiceError:
             raise  # the next call, which chooses, can use the tracking
         except VPGCError:
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)
             raise
+        # Their points are a file in the folder of the tracking, which may be kept while it is read.
+        del faces
         _stamped(work / "frames", settings)
         _cut_frames(
             source, work / "frames", arrays["source_frames"], portrait_info, workers, progress
@@ -351,6 +353,11 @@ def refine(
     return track, facts
 
 
+def _own_folder():
+    # The points' file, which goes with them, may hold it up (Windows, network drives).
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
 def track_clip(
     source,
     *,
@@ -392,7 +399,7 @@ def track_clip(
     first, stop = frame_range(source, start, end)
     tracking.tracker_name()
     with (
-        contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as kept,
+        _own_folder() if folder is None else contextlib.nullcontext(folder) as kept,
         writing(kept),
         progress_bar(stop - first, "tracking", show=progress) as bar,
     ):

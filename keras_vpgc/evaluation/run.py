@@ -47,7 +47,7 @@ from keras_vpgc.evaluation.scorer import check_net
 from keras_vpgc.evaluation.videos import MOUTH, PITCH, YAW
 from keras_vpgc.progress import progress_bar
 from keras_vpgc.reenactment.provenance import Provenance
-from keras_vpgc.reenactment.puppet import Puppet, load_model
+from keras_vpgc.reenactment.puppet import Puppet, in_precision, load_model
 from keras_vpgc.training.model_card import write_model_card
 from keras_vpgc.training.recipes import portrait_identity, read_run
 from keras_vpgc.visualization import contact_sheet, side_by_side
@@ -131,7 +131,7 @@ def evaluate_run(
     _check_identity(run, info["portrait_identity"], portrait)
     autoencoder = None
     if (run / "autoencoder.keras").exists():
-        autoencoder = load_model(run / "autoencoder.keras")
+        autoencoder = in_precision(load_model(run / "autoencoder.keras"), "float32")
     size = puppet.size
     held_out = portrait.indices(part)
     if not len(held_out):

@@ -22,6 +22,7 @@ from keras_vpgc.reenactment.driving import checksum
 from keras_vpgc.reenactment.pipeline import StageTimes, Statistics
 from keras_vpgc.reenactment.provenance import Provenance, Source
 from keras_vpgc.reenactment.puppet import Puppet
+from keras_vpgc.reenactment.ready_clip import ReadyClip
 from keras_vpgc.reenactment.stream import open_clip
 from keras_vpgc.visualization.sheets import write
 
@@ -141,7 +142,8 @@ def live(
         source = functools.partial(Camera, 0 if camera is None else camera)
     else:
         source = camera
-    provenance = dataclasses.replace(provenance, puppet=puppet, composite=side_by_side)
+    beside = side_by_side and not isinstance(source, ReadyClip)
+    provenance = dataclasses.replace(provenance, puppet=puppet, composite=beside)
     stream = puppet.stream(source, **settings)
     session = _Session(stream, side_by_side, overwrite, provenance, sound, say)
     error: BaseException | None = None
@@ -287,7 +289,8 @@ class _Session:
         sources = ()
         if isinstance(clip, Clip):
             sources = (Source(Path(clip.path), "Driving video", self.beside),)
-        provenance = dataclasses.replace(self.provenance, composite=self.beside, sources=sources)
+        composite = self.beside and not isinstance(clip, ReadyClip)
+        provenance = dataclasses.replace(self.provenance, composite=composite, sources=sources)
         self.recorder = _Recorder(path, self.stream, self.overwrite, provenance, self.sound)
 
     def _stop_recording(self):
@@ -399,6 +402,10 @@ class _Recorder:
         except BaseException as broken:
             error = broken
         if self._last is None:
+            if error is not None:
+                # Nothing was written: what was begun of the file goes.
+                self._writer.__exit__(type(error), error, None)
+                raise error
             return False
         # The frames up to an error are whole: they stay.
         try:

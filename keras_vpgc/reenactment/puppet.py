@@ -62,7 +62,7 @@ class Puppet:
     def __init__(self, model: PortraitReenactor | DirectMapping, precision: str = "auto"):
         _check_precision(precision)
         half = precision == "bfloat16" or (precision == "auto" and backend.half_by_default())
-        self.model = _in_precision(model, "mixed_bfloat16" if half else "float32")
+        self.model = in_precision(model, "mixed_bfloat16" if half else "float32")
         self.metadata = self.model.metadata
         self._call = backend.compiled(window_model(self.model))
 
@@ -325,7 +325,7 @@ def _check_precision(precision):
         )
 
 
-def _in_precision(model, policy):
+def in_precision(model, policy):
     """The model itself, or one of the same weights that computes by another policy."""
     config = model.get_config()
     if config["dtype"] == policy:

@@ -198,7 +198,7 @@ class Stream:
         usual = "off" if self._retargeting is None else "one-euro"
         self._steady = Steady(self._rest, filter or usual, missing)
         if drawn:
-            self._rest = np.zeros((puppet.size, puppet.size), "uint8")
+            self._rest = np.zeros(puppet.model.heatmap.size, "uint8")
         # Whatever can be refused has been: no error leaves a camera taken.
         if isinstance(source, int | str):
             source = self._own = Camera(source)

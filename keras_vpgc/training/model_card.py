@@ -284,7 +284,7 @@ def _training(run) -> str:
     rows = {
         "Preset": config.get("preset"),
         "Landmark set": network.get("landmark_set"),
-        "Precision": info.get("precision", recipe.get("precision")),
+        "Precision": recipe.get("precision"),
         "Seed": config.get("seed"),
         "Begun": info.get("began"),
         "keras_vpgc, Keras": f"{info.get('keras_vpgc')}, {info.get('keras')}",

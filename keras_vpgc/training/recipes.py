@@ -68,7 +68,7 @@ DRIVEN_AT_ONCE = 8
 PREFETCH = 2
 # Those that a run may go on with in another way.
 STAGE_FREE_SETTINGS = ("time_limit", "checkpoint_seconds", "previews", "tensorboard", "wandb")
-FREE_SETTINGS = (*STAGE_FREE_SETTINGS, "codebook_pictures", "precision")
+FREE_SETTINGS = (*STAGE_FREE_SETTINGS, "codebook_pictures")
 STAGE_SETTINGS = ("patience", "keep", *STAGE_FREE_SETTINGS)
 
 
@@ -428,6 +428,7 @@ def _train(
     With `stage_1_of` and `stages` it is `train_driver`, with a `teacher` (the model)
     `distill_puppet`.
     """
+    config = _with_precision(config, run)
     seed = config.seed
     # What does not fit shows here, before anything is written.
     keras.utils.set_random_seed(seed)
@@ -663,6 +664,8 @@ def _check_run(run, config, portrait, identity) -> bool:
             f"({changed} differs): choose another folder for the run."
         )
     wanted = config.model_dump(mode="json")
+    if config.recipe.precision == "auto":
+        wanted["recipe"]["precision"] = info["config"]["recipe"]["precision"]
     changed = _differs(_that_matters(info["config"]), _that_matters(wanted))
     if changed:
         raise VPGCError(
@@ -686,7 +689,6 @@ def _begin_run(run, config, portrait, identity, devices):
                         "backend": keras.backend.backend(),
                         "began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
                         "devices": devices,
-                        "precision": training_policy(config.recipe.precision),
                         "portrait": str(portrait.path.resolve()),
                         "portrait_identity": identity,
                         "config": config.model_dump(mode="json"),
@@ -750,6 +752,17 @@ def training_policy(precision: str) -> str:
     if precision != "auto":
         return precision
     return "mixed_bfloat16" if backend.half_by_default() else "float32"
+
+
+def _with_precision(config, run):
+    """The same with the run's precision in place of `"auto"`, or with this device's."""
+    if config.recipe.precision != "auto":
+        return config
+    precision = training_policy("auto")
+    if (run / "run.json").is_file():
+        precision = read_run(run)["config"]["recipe"]["precision"]
+    recipe = config.recipe.model_copy(update={"precision": precision})
+    return config.model_copy(update={"recipe": recipe})
 
 
 def _build_models(config: TrainConfig):

@@ -99,7 +99,11 @@ class DistillationTrainer(DriverTrainer):
 
     def __init__(self, driver, autoencoder, *args, depth, name="distillation_trainer", **kwargs):
         super().__init__(driver, autoencoder, *args, train_decoder=True, name=name, **kwargs)
-        self.hint = keras.layers.Dense(depth, name="hint", dtype="float32")
+        # The same one in a run that goes on, which has drawn fewer weights before.
+        start = keras.initializers.GlorotUniform(seed=0)
+        self.hint = keras.layers.Dense(
+            depth, name="hint", dtype="float32", kernel_initializer=start
+        )
         self.hint.build(driver.output_shape)
 
     def render(self, inputs, training):

@@ -40,6 +40,13 @@ def main(target):
                 results[f"{name}_{count}"] = np.asarray(value, "float32")
             # Queries that cannot be divided into whole blocks are for another way.
             results[f"odd_{count}"] = backend.attend(queries[:, :64], keys, "bfloat16") is None
+    with backend.distributed(2):
+        layer = keras.layers.Dense(3)
+        model = keras.Sequential([keras.Input((4,)), layer])
+    # Behind the training its weights still lie on both.
+    x = np.ones((2, 4), "float32")
+    results["dense"] = np.asarray(backend.compiled(model)(x))
+    results["wanted"] = x @ np.asarray(layer.kernel)
     np.savez(target, **results)
 
 

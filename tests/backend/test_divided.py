@@ -19,6 +19,7 @@ def test_fused_attention_is_divided_among_devices(tmp_path):
     found = np.load(tmp_path / "found.npz")
     assert (found["parts_1"], found["parts_2"]) == (1, 2)
     assert not found["odd_1"] and found["odd_2"]
+    np.testing.assert_allclose(found["dense"], found["wanted"], rtol=1e-6)
     for name in ("found", "queries", "keys"):
         one, two = found[f"{name}_1"], found[f"{name}_2"]
         assert np.abs(one).max() > 0

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import sys
 import time
@@ -388,3 +389,20 @@ def test_what_the_window_shows(pictures, rng):
         other = compose(frame, False, "", **change)
         assert (other != plain).any() and other.shape == plain.shape
     assert (compose(frame, False, "25.0 frames/s")[:40] != plain[:40]).any()
+
+
+def test_a_recording_that_fails_at_its_first_frame_is_said(puppet, clip, tmp_path, monkeypatch):
+    def full(self, image):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Provenance, "frame", full)
+    said = []
+    try:
+        live(
+            puppet, driving=clip, record=tmp_path / "o.mp4", window=False, workers=1, end=0.2,
+            say=said.append,
+        )  # fmt: skip
+    except (VPGCError, OSError) as error:
+        said.append(str(error))
+    assert any("No space left" in line for line in said), said
+    assert not list(tmp_path.iterdir())
