@@ -5,11 +5,11 @@ import dataclasses
 import os
 import re
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
 from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
+from keras_vpgc.progress import redraws
 from keras_vpgc.version import __version__
 
 PUPPET, CARD, PAGE = "puppet.keras", "MODEL_CARD.md", "README.md"
@@ -255,7 +255,7 @@ def _hub():
         from huggingface_hub.utils import disable_progress_bars
     except ImportError:
         raise missing_extra("huggingface-hub", "share") from None
-    if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
+    if not redraws():
         # Its bars are made to be redrawn.
         disable_progress_bars()
     return huggingface_hub

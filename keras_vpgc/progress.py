@@ -29,7 +29,7 @@ def progress_bar(total: int, title: str, unit: str = "frame", show: bool = True,
     from tqdm.auto import tqdm
 
     settings = {"total": total, "desc": title, "unit": unit, "initial": initial}
-    if show and not sys.stderr.isatty() and "ipykernel" not in sys.modules:
+    if show and not redraws():
         settings |= {
             "file": _Lines(sys.stderr),
             "mininterval": LINE_SECONDS,
@@ -39,6 +39,13 @@ def progress_bar(total: int, title: str, unit: str = "frame", show: bool = True,
             "bar_format": "{desc}: {n_fmt}/{total_fmt} {unit}s, {elapsed}, {remaining} left",
         }
     return tqdm(disable=not show, **settings)
+
+
+def redraws() -> bool:
+    """Is the standard error a terminal, or a notebook's, where a bar can be drawn again?"""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    notebook = shell is not None and "IPKernelApp" in shell.config
+    return notebook or sys.stderr.isatty()
 
 
 class _Lines:

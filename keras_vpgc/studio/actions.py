@@ -110,11 +110,20 @@ class Studio:
         source = self.workspace.existing("portraits", portrait)
         presets.get(preset)
         name = safe_name(run) or f"{portrait}-{preset}"
-        target = self.workspace.path("runs", name)
-        words = [str(source), "-o", str(target), "--preset", preset]
-        words += ["--set", "codebook_pictures=true"]
+        options = ["--preset", preset, "--set", "codebook_pictures=true"]
         if minutes:
-            words += ["--set", f"time_limit={60 * float(minutes):g}"]
+            options += ["--set", f"time_limit={60 * float(minutes):g}"]
+        # The same again goes on; a run that was finished with other settings stays as it is.
+        wish, number = name, 1
+        while True:
+            target = self.workspace.path("runs", name)
+            words = [str(source), "-o", str(target), *options]
+            last = self.queue.last_for(target)
+            same = last is not None and last.arguments[1:] == words
+            if same or not (target / "puppet.keras").exists():
+                break
+            number += 1
+            name = f"{wish}-{number}"
         return name, self.queue.add("train", f"Train {name}", words, target)
 
     def evaluate(self, run: str | None) -> Job:

@@ -17,6 +17,9 @@ def main(folder: str, number: str) -> None:
 
     base = Path(folder) / number
     with FileLock(f"{base}.lock"):
+        # It ran already, and the studio could not note that it had begun.
+        if Path(f"{base}.result").exists():
+            return
         # A parent in the background may have switched it off.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         job = json.loads(base.with_suffix(".json").read_text())

@@ -189,6 +189,9 @@ class JobQueue:
             number = max(self._jobs, default=0) + 1
             words = [kind, *map(str, arguments)]
             job = Job(number, kind, title, words, str(target), created=time.time())
+            # Of a job of this number whose note was damaged.
+            for end in ("log", "result"):
+                self._file(number, end).unlink(missing_ok=True)
             self._write(job)
             self._jobs[number] = job
             self._forget()
@@ -269,9 +272,8 @@ class JobQueue:
         own_group: dict = {"start_new_session": True}
         if sys.platform == "win32":
             own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        self._file(job.number, "result").unlink(missing_ok=True)
         try:
-            with open(self._file(job.number, "log"), "wb") as log:
+            with open(self._file(job.number, "log"), "ab") as log:
                 self._process = subprocess.Popen(
                     [*command, f"{job.number:06d}"],
                     stdin=subprocess.DEVNULL,
@@ -325,7 +327,7 @@ class JobQueue:
         with contextlib.suppress(OSError, ValueError, KeyError):
             code = json.loads(self._file(job.number, "result").read_text())["code"]
         lines = self.log(job.number).splitlines()
-        said = [x.removeprefix("vpgc: ") for x in lines if x.startswith("vpgc: ")]
+        last = lines[-1] if lines else ""
         if code == 0:
             # What a terminal is told to do next, and tables, are on the page.
             told = ("Look at", "Fill in", "|", job.target)
@@ -341,7 +343,11 @@ class JobQueue:
                 "go on from what is kept.",
             )
         else:
-            self._end(job, FAILED, said[-1] if said else f"It ended with code {code}: see its log.")
+            # A warning further up explains nothing.
+            said = f"It ended with code {code}: see its log."
+            if last.startswith("vpgc: "):
+                said = last.removeprefix("vpgc: ")
+            self._end(job, FAILED, said)
 
     def _end(self, job, state, message):
         job.state, job.message, job.ended = state, message, time.time()

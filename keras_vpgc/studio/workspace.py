@@ -3,15 +3,18 @@
 import os
 import re
 import shutil
+import threading
 import unicodedata
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_vpgc.data.video import VideoInfo, probe
 from keras_vpgc.errors import VPGCError, writing
 
-# Longest name, and names that Windows keeps for devices.
-LONGEST = 60
+# Longest name that is wished for; longest with all that is put behind it; names that Windows keeps
+# for devices.
+LONGEST, LONGEST_MADE = 60, 120
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 MEGABYTE = 2**20
 # Bytes that stay free, below which no job begins.
@@ -61,13 +64,17 @@ class Workspace:
         self.folder = Path(folder).resolve()
         self.limits = limits or Limits()
         self.state = self.folder / ".studio"
+        self._naming = threading.Lock()
         with writing(self.folder):
+            # Faces are not for the other accounts of the machine; a folder that was there before
+            # keeps its own mode.
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in (*self.KINDS, ".studio"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
+                (self.folder / name).mkdir(mode=0o700, exist_ok=True)
 
     def names(self, kind: str) -> list[str]:
         """The names that there are of a kind, the newest first; runs of all states."""
-        found = [x for x in (self.folder / kind).iterdir() if safe_name(x.name) == x.name]
+        found = [x for x in (self.folder / kind).iterdir() if _plain(x.name) and self._holds(x)]
         if kind == "portraits":
             found = [x for x in found if (x / "portrait.json").exists()]
         elif kind == "runs":
@@ -86,16 +93,18 @@ class Workspace:
         Raises:
             VPGCError: for a name that leads elsewhere.
         """
-        plain = isinstance(name, str) and name and safe_name(name) == name
-        if kind not in self.KINDS or not plain:
+        if kind not in self.KINDS or not _plain(name):
             raise VPGCError(
                 f"There is nothing called {str(name)[:80]!r} here: pick one of the list."
             )
         path = self.folder / kind / name
         # Nor by a link that somebody has laid there.
-        if not path.resolve().is_relative_to(self.folder):
+        if not self._holds(path):
             raise VPGCError(f"{name} is a link out of {self.folder}: copy what it means instead.")
         return path
+
+    def _holds(self, path):
+        return Path(os.path.realpath(path)).is_relative_to(self.folder)
 
     def existing(self, kind: str, name: str | None) -> Path:
         """The path of something that is there.
@@ -143,13 +152,15 @@ class Workspace:
         kind, _ = check_video(file, shown, self.limits)
         size = file.stat().st_size
         self.check_space(size)
-        name = self.free_name("videos", shown, kind)
-        target = self.path("videos", name)
-        partial = self.state / f"{os.getpid()}-{name}"
-        with writing(name, full="delete what you no longer need and upload it again"):
+        partial = self.state / f"{uuid.uuid4().hex}.partial"
+        full = "delete what you no longer need and upload it again"
+        with writing(f"{shown}{kind}", full=full):
             try:
                 shutil.copyfile(file, partial)
-                os.replace(partial, target)
+                # Two uploads of one name at once are two videos.
+                with self._naming:
+                    name = self.free_name("videos", shown, kind)
+                    os.replace(partial, self.path("videos", name))
             finally:
                 partial.unlink(missing_ok=True)
         return name
@@ -172,8 +183,12 @@ class Workspace:
             )
 
 
-def safe_name(text: str) -> str:
+def safe_name(text: str, longest: int = LONGEST) -> str:
     """A plain name of a text: letters and digits of ASCII, `-`, `_` and inner dots, or "".
+
+    Args:
+        text: Any text.
+        longest: Characters after which it is cut.
 
     Example:
 
@@ -183,8 +198,12 @@ def safe_name(text: str) -> str:
     """
     text = unicodedata.normalize("NFKD", str(text)[:1000]).encode("ascii", "ignore").decode()
     text = text.replace("\\", "/").rsplit("/", 1)[-1]
-    text = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", text))[:LONGEST].strip("-._ ")
+    text = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", text))[:longest].strip("-._ ")
     return f"{text}_" if DEVICES.fullmatch(text.split(".")[0]) else text
+
+
+def _plain(name):
+    return isinstance(name, str) and name != "" and safe_name(name, LONGEST_MADE) == name
 
 
 def check_video(file, shown: str, limits: Limits) -> tuple[str, VideoInfo]:

@@ -65,6 +65,36 @@ def test_two_tabs_train_at_once(studio, portrait):
     assert len(studio.queue.jobs()) == 2
 
 
+def test_a_finished_run_is_not_trained_over_with_other_settings(studio, portrait):
+    shutil.copytree(portrait.path, studio.workspace.path("portraits", "me"))
+    _, job = studio.train("me", "vpgc_tiny")
+    studio.queue.cancel(job.number)
+    # What is not finished goes on in its place.
+    assert studio.train("me", "vpgc_tiny")[0] == "me-vpgc_tiny"
+    studio.queue.cancel(2)
+    make_run(studio.workspace.path("runs", "me-vpgc_tiny"), {}, done=True)
+    name, job = studio.train("me", "vpgc_tiny", minutes=3)
+    assert name == "me-vpgc_tiny-2" and job.target == str(studio.workspace.path("runs", name))
+    studio.queue.cancel(job.number)
+    # Each pair of settings is one run.
+    assert studio.train("me", "vpgc_tiny")[0] == "me-vpgc_tiny"
+    make_run(studio.workspace.path("runs", name), {}, done=True)
+    assert studio.train("me", "vpgc_tiny", minutes=3)[0] == name
+    assert studio.train("me", "vpgc_tiny", minutes=4)[0] == "me-vpgc_tiny-3"
+
+
+def test_the_longest_names_go_all_the_way(studio, clip, portrait):
+    space = studio.workspace
+    space.take(clip, "x" * 80)
+    video = space.take(clip, "x" * 80)
+    name, _ = studio.prepare(video)
+    shutil.copytree(portrait.path, space.path("portraits", name))
+    run, _ = studio.train(name, "vpgc_tiny")
+    make_run(space.path("runs", run), {}, done=True)
+    assert run in space.names("runs")
+    assert space.path("driven", studio.drive(run, video)[0])
+
+
 def test_a_video_is_prepared_once_more_into_its_own_portrait(studio, clip, portrait):
     video = studio.workspace.take(clip, "me")
     name, job = studio.prepare(video)

@@ -26,6 +26,7 @@ def main():
         print("vpgc: me.mp4 is empty (0 bytes): copy or record it again.", file=sys.stderr)
         sys.exit(1)
     elif verb == "break":
+        print("vpgc: some frames have no face.", file=sys.stderr)
         raise RuntimeError("a bug")
     elif verb == "die":
         os.kill(os.getpid(), 9)
@@ -90,7 +91,8 @@ def test_how_a_job_ended_is_said(queue):
     )  # fmt: skip
     job = queue.wait(broken.number)
     assert job.state == "failed" and "RuntimeError: a bug" in queue.log(job.number)
-    assert "see its log" in job.message
+    # A warning before it is not why.
+    assert job.message == "It ended with code 1: see its log."
     job = queue.wait(killed.number)
     assert job.state == "failed" and job.message.startswith("It was killed from outside")
     assert 0 < job.seconds < 60
@@ -177,6 +179,27 @@ def test_a_job_that_was_killed_with_the_studio(tmp_path, settings):
         job = queue.wait(job.number, 60)
         assert job.state == "failed" and "killed from outside" in job.message
         assert [x.number for x in queue.jobs()] == [1]
+
+
+def test_a_job_runs_once_even_where_its_beginning_could_not_be_noted(tmp_path, settings):
+    folder = tmp_path / "w" / ".studio" / "jobs"
+    with JobQueue(folder, **settings) as queue:
+        job = queue.add("work", "Work", [tmp_path / "a"], "a")
+        waiting = (folder / "000001.json").read_text()
+        until((tmp_path / "a.began").exists)
+    # As after a full disk: the note says that it waits, and it runs.
+    (folder / "000001.json").write_text(waiting)
+    with JobQueue(folder, **settings) as queue:
+        until(lambda: queue.get(job.number).state == "running")
+        (tmp_path / "a.enough").touch()
+        job = queue.wait(job.number, 60)
+        assert (job.state, job.message) == ("done", "ready")
+    # Or has ended.
+    (folder / "000001.json").write_text(waiting)
+    with JobQueue(folder, **settings) as queue:
+        job = queue.wait(job.number, 60)
+        assert (job.state, job.message) == ("done", "ready")
+    assert (tmp_path / "a.began").read_text() == "x"
 
 
 def test_no_room(tmp_path, settings):

@@ -68,11 +68,12 @@ def made(tmp_path, clip, portrait, run, monkeypatch):
 
 @pytest.fixture
 def studio(tmp_path):
-    """A studio's address and workspace."""
+    """A studio's address, with its key, and workspace."""
     port, workspace = free_port(), tmp_path / "w"
     limits = Limits(megabytes=5, minutes=2)
-    end = serve(workspace, port=port, browser=False, limits=limits, block=False)
-    yield f"http://127.0.0.1:{port}", workspace
+    address, end = serve(workspace, port=port, browser=False, limits=limits, block=False)
+    assert address.startswith(f"http://127.0.0.1:{port}/?key=")
+    yield address, workspace
     end()
 
 
@@ -91,6 +92,31 @@ def online(page):
     page.set_default_timeout(60_000)
     yield page
     assert foreign == []
+
+
+@pytest.fixture
+def asked(studio):
+    """Asks the studio for a path, with its cookie unless one is given: the answer's status."""
+    address, _ = studio
+    with urllib.request.urlopen(address) as answer:
+        cookie = answer.headers["set-cookie"]
+    assert {"HttpOnly", "Path=/", "SameSite=strict"} <= set(cookie.split("; "))
+    cookie = cookie.split(";")[0]
+
+    def asked(path, method="GET", **headers):
+        headers = {"Cookie": cookie, **{k.replace("_", "-"): v for k, v in headers.items()}}
+        place = address.partition("/?")[0] + path
+        request = urllib.request.Request(place, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                assert "default-src 'self'" in answer.headers["content-security-policy"]
+                asked.policy = answer.headers["content-security-policy"]
+                return answer.status
+        except urllib.error.HTTPError as error:
+            asked.said = error.read().decode()
+            return error.code
+
+    return asked
 
 
 def opened(page, address):
@@ -219,23 +245,72 @@ def test_what_is_refused_is_said_on_the_page(studio, online, tmp_path, clip, mon
     assert list((workspace / "videos").iterdir()) == []
 
 
-def test_no_file_outside_of_the_workspace_is_readable(studio, tmp_path, clip):
+def test_only_who_has_the_key_comes_in(studio, asked, page):
     address, workspace = studio
+    port = address.partition("/?")[0].rsplit(":", 1)[1]
+    (workspace / "videos" / "a.mp4").write_bytes(b"x")
+    paths = ("/", "/config", "/gradio_api/info", f"/gradio_api/file={workspace}/videos/a.mp4")
+    for path in (*paths, "/?key=guess", "/?key="):
+        for cookie in ("", f"vpgc_{port}=guess", f"vpgc_1={address.partition('key=')[2]}"):
+            assert asked(path, Cookie=cookie) == 403, path
+            assert asked.said.startswith("This page opens by the address that vpgc studio has")
+    for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
+        assert asked(path, "POST", Cookie="") == 403
+    assert [asked(path) for path in paths] == [200] * 4
+    # A link on a page elsewhere opens it too, and the key does not stay in the address.
+    page.context.set_offline(False)
+    page.set_content(f'<a href="{address}">Open</a>')
+    page.get_by_text("Open").click()
+    page.get_by_role("button", name="Prepare").wait_for()
+    assert page.url == f"http://127.0.0.1:{port}/"
+
+
+def test_the_opened_browser_gets_a_key_that_works_once(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    address, end = serve(tmp_path / "w", port=free_port(), block=False)
+    try:
+        assert len(shown) == 1 and shown[0] != address
+        with urllib.request.urlopen(shown[0]) as answer:
+            assert "vpgc_" in answer.headers["set-cookie"]
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(shown[0])
+    finally:
+        end()
+
+
+def test_what_pages_elsewhere_send_is_refused(studio, asked):
+    for site in ("cross-site", "same-site"):
+        assert asked("/gradio_api/upload", "POST", Sec_Fetch_Site=site) == 403
+        assert asked.said == "Pages elsewhere may send nothing here."
+    for site in ("same-origin", "none"):
+        assert asked("/gradio_api/upload", "POST", Sec_Fetch_Site=site) not in (403, 200)
+    for path in (
+        "/gradio_api/proxy=http://example.org/",
+        "/gradio_api/file=https://example.org/",
+        "/gradio_api/file/https://example.org/",
+        "/gradio_api/file/HTTP%3A//example.org/",
+    ):
+        assert asked(path) == 403, path
+        assert asked.said == "Foreign addresses are not fetched.", path
+    assert asked("/gradio_api/process_recording", "POST") == 403
+
+
+def test_no_file_outside_of_the_workspace_is_readable(studio, asked, tmp_path, clip):
+    _, workspace = studio
     (tmp_path / "secret.txt").write_text("secret")
     shutil.copy(clip, workspace / "videos" / "a.mp4")
     (workspace / "videos" / "link.txt").symlink_to(tmp_path / "secret.txt")
     (workspace / ".studio" / "jobs" / "000001.json").write_text("{}")
 
     def code(path, **headers):
-        request = urllib.request.Request(f"{address}/gradio_api/file={path}", headers=headers)
-        try:
-            with urllib.request.urlopen(request) as answer:
-                assert "default-src 'self'" in answer.headers["content-security-policy"]
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
+        return asked(f"/gradio_api/file={path}", **headers)
 
     assert code(workspace / "videos" / "a.mp4") == 200
+    # A report that is opened as a page of its own has no rights of the studio's.
+    (workspace / "runs" / "report.html").write_text("<p>Report</p>")
+    assert code(workspace / "runs" / "report.html") == 200
+    assert asked.policy.endswith("; sandbox")
     for path in (
         "/etc/passwd",
         tmp_path / "secret.txt",
@@ -252,7 +327,7 @@ def test_no_file_outside_of_the_workspace_is_readable(studio, tmp_path, clip):
 
 def test_a_port_or_a_workspace_in_use(studio, vpgc, tmp_path):
     address, workspace = studio
-    port = int(address.rsplit(":", 1)[1])
+    port = int(address.partition("/?")[0].rsplit(":", 1)[1])
     code, _, error = vpgc("studio", tmp_path / "other", "--port", port, "--no-browser")
     assert code == 1 and f"vpgc: Port {port} is in use, perhaps by a studio" in error
     assert not (tmp_path / "other").exists()

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import av
 import numpy as np
@@ -126,10 +129,47 @@ def test_nothing_outside_can_be_named(workspace, tmp_path, clip):
     os.symlink(tmp_path / "secret" / "own.mp4", workspace.folder / "videos" / "link.mp4")
     with pytest.raises(VPGCError, match="link.mp4 is a link out of"):
         workspace.path("videos", "link.mp4")
+    # Nor does it stand in the list, which must not fail over it.
+    os.symlink(tmp_path / "secret", workspace.folder / "runs" / "link")
+    (tmp_path / "secret" / "run.json").write_text("{}")
+    os.symlink("round", workspace.folder / "videos" / "round")
+    assert workspace.names("videos") == workspace.names("runs") == []
     with pytest.raises(VPGCError, match="gone.mp4 is no longer there"):
         workspace.existing("videos", "gone.mp4")
     with pytest.raises(VPGCError, match="pick a video first"):
         workspace.existing("videos", None)
+
+
+def test_the_longest_names_come_in_and_are_found_again(workspace, clip):
+    for number in range(2):
+        name = workspace.take(clip, "x" * 300)
+        assert workspace.existing("videos", name).stem == ("x" * 60, "x" * 54 + "-2")[number]
+        assert name in workspace.names("videos")
+    made = workspace.free_name("driven", f"{'x' * 60}-by-{'y' * 60}", ".webm")
+    assert workspace.path("driven", made).name == made
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps a person's folders by other means")
+def test_other_accounts_see_nothing(workspace):
+    for folder in (workspace.folder, *workspace.folder.iterdir()):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+
+
+def test_two_uploads_of_one_name_at_once_are_two_videos(workspace, clip, tmp_path, monkeypatch):
+    other = film(tmp_path / "other.mp4", 1)
+    both, copy = Barrier(2), shutil.copyfile
+
+    def together(*files):
+        copy(*files)
+        both.wait(30)
+
+    monkeypatch.setattr(shutil, "copyfile", together)
+    with ThreadPoolExecutor(2) as pool:
+        names = list(pool.map(lambda file: workspace.take(file, "me"), (clip, other)))
+    assert sorted(names) == ["me-2.mp4", "me.mp4"]
+    for name, file in zip(names, (clip, other), strict=True):
+        assert workspace.path("videos", name).read_bytes() == file.read_bytes()
+    assert len(left(workspace)) == 2
 
 
 def test_containers_are_told_by_their_content(tmp_path, clip):
