@@ -37,7 +37,7 @@ def test_the_workflow_does_what_the_script_does():
     # Once under the first, like tests/run.py.
     assert [row["select"] for row in matrix] == ["not slow", *["not slow and not once"] * 2]
     bare = WORKFLOW["jobs"]["without-tensorflow"]
-    assert steps("without-tensorflow")[-1] == ".ci/package python"
+    assert steps("without-tensorflow")[-1] == ".ci/package python tests/layers tests/models"
     assert "tensorflow" not in (ROOT / ".ci" / "package").read_text().lower().replace(
         "without tensorflow", ""
     )

@@ -378,6 +378,7 @@ def test_the_real_way(clip, studio, online, tmp_path):
     page.locator("#made video").wait_for()
 
 
+@pytest.mark.slow
 def test_a_webcam_drives(made, studio, chromium, run):
     """Chromium's own test picture stands for the camera."""
     address, workspace = studio
