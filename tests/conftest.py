@@ -9,9 +9,6 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests compile much and compute little.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# oneDNN's convolutions, other ones in graphs than outside and on each processor, differ by as much as
-# a hundredth of a gradient: what is compared with a reference is TensorFlow's own.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np

@@ -50,7 +50,9 @@ def direct(loss, variables):
 @pytest.mark.parametrize("kind", ["hinge", pytest.param("lsgan", marks=pytest.mark.once)])
 def test_step_is_the_gradient_of_the_papers_loss(images, kind):
     """One SGD step against two plain backward passes, lambda included."""
-    trainer = build(compile=sgd(1.0, 1.0, 1.0), adversarial=kind, eager=False)
+    # In graphs oneDNN takes other convolutions than outside, on some processors so different ones
+    # that gradients differ by a hundredth; `test_across_backends` compares a step in a graph.
+    trainer = build(compile=sgd(1.0, 1.0, 1.0), adversarial=kind)
     model, discriminator = trainer.autoencoder, trainer.discriminator
     x = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
     last = model.decoder.layers[-1].kernel
