@@ -117,6 +117,7 @@ def test_written_settings_are_read_as_they_were(preset, tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["e.yaml"]
 
 
+@pytest.mark.slow
 def test_options_override_the_file_and_the_run_keeps_what_came_out(vpgc, portrait, tmp_path):
     path = write(
         tmp_path,

@@ -5,7 +5,7 @@ import pytest
 from examples import ablation_codebook, ablation_priors, compare_baselines
 from keras_vpgc import assets, demo
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -46,7 +46,6 @@ def test_comparison_with_baselines(demo_clip, capsys, monkeypatch):
     assert "75 ['direct mapping', 'puppet', 'vanilla codebook']" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("example", [ablation_codebook, compare_baselines])
 def test_on_the_real_clip(example, tmp_path, monkeypatch):
     """Minutes each."""

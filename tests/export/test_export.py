@@ -66,7 +66,7 @@ def test_a_runtime_that_is_too_old_is_named(onnx, tmp_path):
         open_puppet(tmp_path / "newer.onnx")
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_light_puppet_reads_small_drawings_and_leaves_maps_as_convolutions_have_them(
     run, windows, tmp_path
 ):

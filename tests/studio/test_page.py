@@ -140,6 +140,7 @@ def value_of(page, box, wanted):
     )
 
 
+@pytest.mark.slow
 def test_the_way_over_the_page(made, studio, online, clip):
     address, workspace = studio
     page = opened(online, address)

@@ -93,6 +93,7 @@ def test_batches_hold_true_frames_and_what_the_teacher_shows(run, portrait, pose
     np.testing.assert_allclose(heatmaps[~new], wanted[~new], atol=1e-5)
 
 
+@pytest.mark.once
 def test_student_learns_and_the_run_is_a_puppet(run, portrait, tmp_path, eager_tensorflow):
     out = tmp_path / "light"
     arguments = {"network": LIGHT, "recipe": RECIPE, "verbose": 0}
