@@ -9,6 +9,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+@pytest.mark.slow
 def test_live_benchmark_prints_a_row_for_each_way():
     command = [sys.executable, "benchmarks/live.py", "--tiny", "--rows", "push", "live", "file"]
     environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}

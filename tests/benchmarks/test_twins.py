@@ -206,6 +206,7 @@ def test_a_benchmark_prints_a_row_for_each_variant(script):
         assert len(parts) == 2 * 5
 
 
+@pytest.mark.slow
 def test_the_soft_indexs_benchmark_compares_with_float64():
     command = [sys.executable, "benchmarks/soft_index.py", "--tiny", "--rows", "chunked", "auto"]
     environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}

@@ -116,6 +116,7 @@ def close(found, puppet, windows):
     assert np.abs(found - of_keras(puppet, windows)).max() <= 0.55
 
 
+@pytest.mark.once
 def test_onnx_shows_what_keras_shows_in_any_batch(onnx, puppet, windows):
     import onnxruntime
 
@@ -138,6 +139,7 @@ def test_onnx_shows_what_keras_shows_in_any_batch(onnx, puppet, windows):
     assert str(ROOT).encode() not in data and b"site-packages" not in data
 
 
+@pytest.mark.once
 def test_the_report_is_of_the_file(onnx):
     assert 0 <= onnx.mean <= onnx.largest <= 1 and onnx.windows == 5
     assert onnx.files == [onnx.path]
@@ -186,6 +188,7 @@ def test_openvino(puppet, path, windows, tmp_path):
         assert np.abs((images + 1) * 127.5 - of_keras(puppet, batch)).max() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_litert(puppet, path, windows, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
@@ -197,6 +200,7 @@ def test_litert(puppet, path, windows, tmp_path):
         close(run(landmarks=batch)["images"], puppet, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_saved_model(puppet, path, windows, tmp_path):
     tf = pytest.importorskip("tensorflow")

@@ -34,6 +34,7 @@ def save(folder, images, name="{}.png"):
     return folder
 
 
+@pytest.mark.once
 def test_drawn_landmarks_drive_like_the_landmarks(puppet, portrait, tmp_path):
     landmarks = portrait.landmarks[:13]
     # More than ten: 10.png comes after 9.png.
@@ -67,6 +68,7 @@ def test_windows_of_frames_drawn_once_are_the_models_own(context, mode, output, 
     assert np.abs(np.diff(found.astype(int), axis=0)).max() > 5
 
 
+@pytest.mark.once
 def test_puppets_mode_and_size_hold_for_drawings(puppet, rng):
     drawings = rng.integers(0, 256, size=(6, 64, 64), dtype="uint8")
     causal = Puppet(puppet.model)

@@ -210,6 +210,7 @@ def test_a_clip_drives_as_it_does_offline(puppet, clip, portrait):
     assert len(table) == 2 + 5 + 1 + 2 and "15 frames captured, 15 shown, 0 dropped" in table[-1]
 
 
+@pytest.mark.once
 def test_ready_landmarks_and_drawings_stream_as_they_do_offline(puppet, portrait, tmp_path):
     landmarks = portrait.landmarks[:12].astype("float32")
     np.savez(tmp_path / "d.npz", landmarks=landmarks, frame_rate=50.0)

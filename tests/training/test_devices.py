@@ -132,6 +132,7 @@ def test_what_a_process_of_pytorch_says_reaches_the_caller(portrait, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_killed_training_of_two_processes_goes_on_on_one(portrait, tmp_path):
     """`vpgc train --devices 2` on PyTorch; its processes end with it."""
