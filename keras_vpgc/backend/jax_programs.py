@@ -1,8 +1,10 @@
 """Programs for inference on JAX that find their weights as they want them."""
 
+import contextlib
 import warnings
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.layout import Format, Layout
 from jax.extend import core
 
@@ -55,7 +57,8 @@ def _compile(lowered):
     if jax.default_backend() != "gpu":
         return lowered.compile()
     try:
-        return lowered.compile(compiler_options=GPU_OPTIONS)
+        with _not_kept():
+            return lowered.compile(compiler_options=GPU_OPTIONS)
     except jax.errors.JaxRuntimeError as error:
         compiled = lowered.compile()  # Whatever else is wrong is wrong here too.
         reason = str(error).strip().split("\n")[0]
@@ -65,6 +68,23 @@ def _compile(lowered):
             stacklevel=4,
         )
         return compiled
+
+
+@contextlib.contextmanager
+def _not_kept():
+    """A scope in which no compiled program is read from a folder or written to it.
+
+    A program whose convolutions are in CUDA graphs works in the process that compiled it. One that
+    another process had kept ended at its first call in cuDNN's status 5003 (JAX 0.11.2, H200).
+    """
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # Which remembers whether there is one.
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", kept)
+        compilation_cache.reset_cache()
 
 
 def _split(closed, count):

@@ -49,3 +49,20 @@ def test_a_place_that_cannot_be_written_is_done_without(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     command = [sys.executable, "-c", program, tmp_path / "file" / "xla", "1"]
     subprocess.run(command, check=True, env={**env, "KERAS_BACKEND": "jax"})
+
+
+def test_a_program_handed_over_as_graphs_is_compiled_anew_in_each_process(tmp_path):
+    program = PROGRAM + (
+        "from keras_vpgc.backend import jax_programs\n"
+        "jax.default_backend, jax_programs.GPU_OPTIONS = lambda: 'gpu', {}\n"
+        "weights, x = jax.numpy.ones((8, 8)), jax.numpy.ones(8)\n"
+        "constants, call = jax_programs.freeze(lambda w, x: (2 * w) @ x, weights, x)\n"
+        "assert (call(constants, x) == 16).all()\n"
+        "print(jax.jit(lambda x: x - 1)(x))\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-c", program, tmp_path, str(10**9)]
+    subprocess.run(command, check=True, env={**env, "KERAS_BACKEND": "jax"})
+    names = [file.name for file in tmp_path.iterdir() if file.name.endswith("-cache")]
+    assert not any(name.startswith("jit_program-") for name in names)
+    assert len([name for name in names if name.startswith("jit__lambda-")]) >= 3, names
