@@ -267,6 +267,8 @@ def _times(path, shown, trial, time_base, rate):
             stamps[i] = stamp + shift
             following = stamps[i] + second / rate
         stamps.sort()
+        if len(stamps) > 1 and not np.median(np.diff(stamps)):  # most frames at the same time
+            return np.arange(len(stamps)) / rate, None, None
     pts = np.array(stamps, "int64") if known else None
     times = np.array(stamps, "float64") - stamps[0]
     return times * time_base.numerator / time_base.denominator, pts, last

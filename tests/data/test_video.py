@@ -492,6 +492,20 @@ def test_a_file_that_was_cut_off_gives_what_is_there(name, tmp_path):
     np.testing.assert_array_equal(frames[:-1], whole[: len(frames) - 1])
 
 
+def test_frames_that_all_have_the_same_time_are_spread_by_the_rate(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = numbered(1)[0].shape[:2]
+        frames = [av.VideoFrame.from_ndarray(picture, "rgb24") for picture in numbered(8)]
+        for frame in (*frames, None):
+            for packet in stream.encode(frame):
+                packet.pts = packet.dts = 0
+                container.mux(packet)
+    np.testing.assert_allclose(frame_times(path), np.arange(8) / 25)
+    assert len(list(read_frames(path, 3))) == 5
+
+
 def test_a_recording_that_begins_amid_things_starts_with_its_first_whole_frame(tmp_path):
     path = encode(tmp_path / "a.ts", numbered(60), **B_FRAMES)
     whole = list(read_frames(path))
