@@ -55,6 +55,8 @@ class Recipe(BaseModel):
         joint_adversarial_start: When it begins then, as a share of these steps; 1 for never.
         true_share: Of a puppet that another one teaches: the share of the frames that are true ones
             in the joint steps; the others show new poses, as the teacher shows them.
+        frame_jitter: Up to which part frames are enlarged, shrunk and shifted at random in stage 1,
+            see `FrameBatches`.
         scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
         rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
             all frames alike, see `keras_vpgc.data.sampling`.
@@ -103,6 +105,7 @@ class Recipe(BaseModel):
     joint_adversarial_start: float = Field(default=0.5, ge=0, le=1)
     true_share: float = Field(default=0.5, ge=0, le=1)
     region_weights: dict[Literal["face", "eyes", "mouth"], float] | None
+    frame_jitter: float = Field(default=0.0, ge=0, lt=1)
     scale_jitter: float = Field(ge=0, lt=1)
     rare_frames: float = Field(ge=0)
     adversarial: Literal["hinge", "lsgan"] | None

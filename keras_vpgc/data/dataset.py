@@ -270,9 +270,11 @@ class _Regions:
             self.boxes[:, place, :2] = np.clip(points.min(1) - margin, 0, size)
             self.boxes[:, place, 2:] = np.clip(np.ceil(points.max(1) + margin), 0, size)
 
-    def weigh(self, chosen=slice(None)):
-        """See `weigh_regions`."""
+    def weigh(self, chosen=slice(None), *moves):
+        """See `weigh_regions`; of images that are moved, see `FrameBatches.moves`."""
         boxes = self.boxes[chosen]
+        if moves:
+            boxes = self._moved(boxes, *moves, np).astype("int32")
         result = np.ones((len(boxes), self.size, self.size), "float32")
         for image, regions in zip(result, boxes, strict=True):
             for (x, y, right, bottom), weight in zip(regions, self.values, strict=True):
@@ -280,9 +282,20 @@ class _Regions:
                 np.maximum(box, weight, out=box)
         return result / result.mean(axis=(1, 2), keepdims=True)
 
-    def weigh_on_device(self, boxes):
+    def _moved(self, boxes, factors, shifts, math):
+        """Boxes of images that are enlarged about their middle and shifted; `math` is np or ops."""
+        middle = self.size / 2
+        factors, shifts = factors[:, None, None], math.tile(shifts, (1, 2))[:, None]
+        moved = math.round(middle + (boxes - middle) * factors + shifts)
+        return math.clip(moved, 0, self.size)
+
+    def weigh_on_device(self, boxes, *moves):
         """The same, out of a tensor of boxes."""
         place = ops.arange(self.size)
+        if moves:
+            moves = [ops.convert_to_tensor(x) for x in moves]
+            boxes = self._moved(ops.cast(boxes, "float32"), *moves, ops)
+            place = ops.cast(place, "float32")
         result = ops.ones((boxes.shape[0], self.size, self.size))
         for i, weight in enumerate(self.values):
             x, y, right, bottom = (boxes[:, i, j, None] for j in range(4))
@@ -307,6 +320,9 @@ class FrameBatches(ShuffledBatches):
         landmarks: Float `(n, points, 2)` of the images, to weigh regions; default: none.
         region_weights: See `weigh_regions`. An augmentation that moves the face moves it out of
             its regions.
+        jitter: Each image is enlarged about its middle by a factor drawn between `1 - jitter` and
+            `1 + jitter`, and shifted by up to `jitter / 2` of its side along x and along y, and its
+            regions with it; pixels at the border are repeated. 0 for none.
         sampling: Float `(n,)`, how often each image comes, see
             `keras_vpgc.data.sampling.rare_frame_weights`; default: all alike.
         shard: `(rank, count)` for data-parallel training: each process gets its contiguous part
@@ -354,10 +370,11 @@ class FrameBatches(ShuffledBatches):
         landmarks=None,
         region_weights=None,
         cache="auto",
+        jitter=0.0,
         **kwargs,
     ):
         super().__init__(len(images), batch_size, steps, seed, start, **kwargs)
-        self.images = images
+        self.images, self.jitter = images, jitter
         self.augmentation = augmentation
         self.regions = None
         arrays = {"images": images}
@@ -367,23 +384,36 @@ class FrameBatches(ShuffledBatches):
         self.keep(cache, arrays, augmentation is None or _computes_in_keras(augmentation))
 
     def make(self, batch):
-        chosen = self.chosen(batch)
+        chosen, moves = self.chosen(batch), self.moves(batch)
         if self.cache == "device":
-            images, *weights = self.gather(self.arrays, chosen)
+            images, *weights = self.gather(self.arrays, chosen, *moves)
         else:
             images, weights = np.asarray(self.images[chosen]), []
+            if moves:
+                images = _move(images, *moves)
             if self.regions is not None:
-                weights = [self.regions.weigh(chosen)[..., None]]
+                weights = [self.regions.weigh(chosen, *moves)[..., None]]
         if self.augmentation is not None:
             images = augment(self.augmentation, images, (self.seed, batch, self.rank))
         return (images, *weights)
 
-    def pick(self, arrays, chosen):
+    def moves(self, batch):
+        """By how much each image is enlarged, `(b,)`, and shifted in pixels, `(b, 2)`, if at all."""
+        if not self.jitter:
+            return ()
+        rng = np.random.default_rng((self.seed, batch, 2))
+        drawn = self.jitter * rng.uniform(-1, 1, (self.draws, 3)).astype("float32")
+        drawn = drawn[self.rank * self.part : (self.rank + 1) * self.part]
+        return 1 + drawn[:, 0], drawn[:, 1:] * self.images.shape[1] / 2
+
+    def pick(self, arrays, chosen, *moves):
         images = backend.take(arrays["images"], chosen)
+        if moves:
+            images = _move_on_device(images, *moves)
         if self.regions is None:
             return (images,)
         boxes = backend.take(arrays["boxes"], chosen)
-        return images, self.regions.weigh_on_device(boxes)[..., None]
+        return images, self.regions.weigh_on_device(boxes, *moves)[..., None]
 
 
 class LandmarkBatches(FrameBatches):
@@ -549,16 +579,49 @@ def _middles(heatmaps, neighbours):
 
 
 def _enlarge_on_device(drawings, factors, middles):
-    """`_enlarge` of a tensor `(b, s, s, t)`: bilinear, along the columns, then the rows."""
+    """`_enlarge` of a tensor `(b, s, s, t)`."""
     place = ops.arange(drawings.shape[1], dtype="float32")
     factors, middles = ops.convert_to_tensor(factors), ops.convert_to_tensor(middles)
+    middles = middles[..., None]
+    return _resample_on_device(drawings, middles + (place - middles) / factors[:, None, None])
 
-    def spread(middle):
-        source = middle[:, None] + (place - middle[:, None]) / factors[:, None]
-        return ops.maximum(1.0 - ops.abs(source[:, :, None] - place), 0.0)
 
-    drawings = ops.einsum("byi,bijt->byjt", spread(middles[:, 1]), drawings)
-    return ops.einsum("bxj,byjt->byxt", spread(middles[:, 0]), drawings)
+def _resample_on_device(images, source):
+    """Tensors `(b, s, s, c)`, bilinear, along the columns, then the rows; nothing beyond the border.
+
+    Args:
+        images: Float tensor.
+        source: Float `(b, 2, s)`: where the pixels of each column and of each row come from.
+    """
+    place = ops.arange(images.shape[1], dtype="float32")
+    columns, rows = (
+        ops.maximum(1.0 - ops.abs(source[:, axis, :, None] - place), 0.0) for axis in (0, 1)
+    )
+    images = ops.einsum("byi,bijt->byjt", rows, images)
+    return ops.einsum("bxj,byjt->byxt", columns, images)
+
+
+def _move(images, factors, shifts):
+    """uint8 `(b, s, s, 3)` enlarged about their middle and shifted, borders repeated."""
+    import cv2
+
+    middle = (images.shape[1] - 1) / 2
+    moved = []
+    for image, factor, shift in zip(images, factors, shifts, strict=True):
+        matrix = np.column_stack([factor * np.eye(2), (1 - factor) * middle + shift])
+        size = image.shape[1::-1]
+        moved.append(cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE))
+    return np.stack(moved)
+
+
+def _move_on_device(images, factors, shifts):
+    """`_move` of a tensor."""
+    size = images.shape[1]
+    place, middle = ops.arange(size, dtype="float32"), (size - 1) / 2
+    factors, shifts = (ops.convert_to_tensor(x)[:, :, None] for x in (factors[:, None], shifts))
+    source = ops.clip(middle + (place - middle - shifts) / factors, 0, size - 1)
+    moved = _resample_on_device(ops.cast(images, "float32"), source)
+    return ops.cast(ops.round(moved), "uint8")
 
 
 class DriverImageBatches(DriverBatches):

@@ -845,6 +845,7 @@ def _fit_codebook(
     batches = FrameBatches(
         data.images,
         landmarks=data.landmarks[data.train] if recipe.region_weights else None,
+        jitter=recipe.frame_jitter,
         **_frame_settings(data, config, stage, augmentation),
     )
     shown = data.held_images[data.shown]

@@ -143,6 +143,35 @@ def test_scale_jitter_enlarges_drawings_about_their_middle(rng):
     assert len(set(sizes)) > 1
 
 
+def test_jitter_moves_frames_and_their_regions_together():
+    images = np.full((4, 64, 64, 3), 60, "uint8")
+    landmarks = np.stack([face(0.5, 0.5)] * 4)
+    weights = weigh_regions(landmarks, 64, {"face": 3.0})[0]
+    images[:, weights > weights.min()] = 250
+    settings = {"landmarks": landmarks, "region_weights": {"face": 3.0}, "jitter": 0.3}
+
+    def batch(number, **more):
+        return [to_numpy(x) for x in FrameBatches(images, 4, 2, **settings, **more)[number]]
+
+    found, weights = batch(0)
+    sizes, middles = [], []
+    for image, weight in zip(found, weights[..., 0], strict=True):
+        bright, inside = image[..., 0] > 155, weight > weight.min()
+        assert abs(weight.mean() - 1) < 1e-5
+        assert (bright != inside).sum() <= 2 * (bright.any(0).sum() + bright.any(1).sum())
+        sizes.append(bright.any(0).sum() / (images[0] > 155).any((0, 2)).sum())
+        middles.append([np.flatnonzero(bright.any(axis)).mean() - 31.5 for axis in (0, 1)])
+        assert (image[[0, -1]] == 60).all()  # repeated beyond the border, not black
+    assert np.ptp(sizes) > 0.1 and 0.65 < min(sizes) and max(sizes) < 1.35
+    middles = np.array(middles)
+    assert (np.ptp(middles, axis=0) > 1).all() and abs(middles).max() <= 0.3 / 2 * 64 + 1
+    assert abs(middles[:, 0] - middles[:, 1]).max() > 1  # along x and y each
+    for again, whole in zip(batch(0), (found, weights), strict=True):
+        np.testing.assert_array_equal(again, whole)
+    np.testing.assert_array_equal(batch(0, shard=(1, 2))[0], found[2:])
+    assert (batch(1)[0] != found).any()
+
+
 def test_image_batches_hold_features_images_and_weights(rng):
     images = rng.integers(0, 256, size=(3, 16, 16, 3), dtype="uint8")
     batches = DriverImageBatches(
@@ -390,6 +419,20 @@ def test_driver_batches_on_the_device_are_those_of_the_host(jitter, rng):
     assert batches("device").cache == DEVICE
     # OpenCV's coordinates are multiples of 1/32 pixel, its results of 1/255.
     same(batches("device")[1], batches("host")[1], atol=0.03 if jitter else 1e-6)
+
+
+def test_moved_frames_on_the_device_are_those_of_the_host():
+    images = np.stack([drawings(6, 48)] * 3, -1)
+    landmarks = np.stack([face(x, 0.5) for x in (0.2, 0.3, 0.5, 0.6, 0.7, 0.8)])
+
+    def batches(cache):
+        return FrameBatches(images, 4, 2, landmarks=landmarks, jitter=0.2, cache=cache)
+
+    assert batches("device").cache == DEVICE
+    (device, weights), (host, wanted) = batches("device")[1], batches("host")[1]
+    # OpenCV's coordinates are multiples of 1/32 pixel.
+    np.testing.assert_allclose(to_numpy(device).astype(int), host.astype(int), atol=8)
+    np.testing.assert_allclose(to_numpy(weights), wanted, rtol=1e-5)
 
 
 def test_image_batches_on_the_device_are_those_of_the_host(rng):

@@ -43,6 +43,7 @@ RECIPE = {
     "feature_matching_weight": 1.0,
     "rare_frames": 0.5,
     "temporal_weight": 0.5,
+    "frame_jitter": 0.1,
     "scale_jitter": 0.05,
     "checkpoint_seconds": 0,
     "previews": False,
