@@ -398,7 +398,7 @@ class FrameBatches(ShuffledBatches):
         return (images, *weights)
 
     def moves(self, batch):
-        """By how much each image is enlarged, `(b,)`, and shifted in pixels, `(b, 2)`, if at all."""
+        """By how much each image is enlarged, `(b,)`, and shifted in pixels, `(b, 2)`, if it is."""
         if not self.jitter:
             return ()
         rng = np.random.default_rng((self.seed, batch, 2))
@@ -587,7 +587,7 @@ def _enlarge_on_device(drawings, factors, middles):
 
 
 def _resample_on_device(images, source):
-    """Tensors `(b, s, s, c)`, bilinear, along the columns, then the rows; nothing beyond the border.
+    """Tensors `(b, s, s, c)`, bilinear, along columns, then rows; nothing beyond the border.
 
     Args:
         images: Float tensor.
