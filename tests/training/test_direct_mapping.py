@@ -52,6 +52,7 @@ def test_discriminator_joins_with_feature_matching(batch):
     assert "vq" not in logs
 
 
+@pytest.mark.once
 def test_run_of_the_direct_mapping_is_a_puppet(portrait, tmp_path, eager_tensorflow):
     recipe = {"steps": 2, "adversarial": "hinge", "adversarial_start": 1}
     arguments = (portrait, tmp_path / "r", "vpgc_tiny")

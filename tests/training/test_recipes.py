@@ -262,7 +262,8 @@ def test_driver_variants_of_the_papers_table_5(portrait, tmp_path, variant, prio
     assert (config["texture_prior"], config["global_context"]) == (prior, context)
 
 
-@pytest.mark.parametrize("library", [pytest.param("keras", marks=pytest.mark.once), "keras-cv"])
+@pytest.mark.once
+@pytest.mark.parametrize("library", ["keras", "keras-cv"])
 def test_training_takes_an_augmentation(library, portrait, tmp_path, eager_tensorflow):
     if library == "keras":
         layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)
