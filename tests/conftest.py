@@ -13,9 +13,10 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
-import keras
 import numpy as np
 import pytest
+
+# Keras is imported where it is used: the process that hands out the tests does without.
 
 # A file whose tests all run once.
 ONCE = re.compile(r"^pytestmark = .*\bmark\.once\b", re.MULTILINE)
@@ -30,12 +31,16 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import keras
+
     keras.utils.set_random_seed(1)
 
 
 @contextlib.contextmanager
 def untraced():
     """TensorFlow takes far longer to trace a training step than to run it a few times."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         yield
         return
@@ -111,6 +116,8 @@ def portrait(clip, make_once):
 @pytest.fixture(scope="session")
 def run(portrait, make_once) -> Path:
     """A run of a few steps: everything is there, nothing is learned."""
+    import keras
+
     from keras_vpgc.training.recipes import train_puppet
 
     recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2, "previews": False}
