@@ -108,17 +108,21 @@ def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eag
 
 
 def parts(rng):
-    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny")
-    driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes)
-    heatmaps = rng.uniform(size=(2, 64, 64, 7)).astype("float32")
+    # Two levels and one block: what takes long is compiling each.
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", image_size=32, multipliers=(1, 2))
+    driver = PortraitDriver.from_preset(
+        "vpgc_tiny", image_size=32, driver_multipliers=(1, 2), transformer_blocks=1,
+        codes=autoencoder.codebook.codes,
+    )  # fmt: skip
+    heatmaps = rng.uniform(size=(2, 32, 32, 7)).astype("float32")
     features = rng.normal(size=(2, 16, 16, 32)).astype("float32")
-    images = rng.integers(0, 256, size=(2, 64, 64, 3), dtype="uint8")
+    images = rng.integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
     return autoencoder, driver, heatmaps, features, images
 
 
 def test_step_of_driver_and_decoder_is_the_gradient_of_their_loss(rng):
     autoencoder, driver, heatmaps, features, images = parts(rng)
-    weights = rng.uniform(0.5, 2.0, size=(2, 64, 64, 1)).astype("float32")
+    weights = rng.uniform(0.5, 2.0, size=(2, 32, 32, 1)).astype("float32")
     trainer = DriverTrainer(
         driver, autoencoder, train_decoder=True, feature_weight=10.0, l1_weight=30.0
     )
@@ -152,7 +156,7 @@ def test_step_of_driver_and_decoder_is_the_gradient_of_their_loss(rng):
 @pytest.mark.once
 def test_adversarial_loss_joins_driver_and_decoder(rng):
     autoencoder, driver, heatmaps, features, images = parts(rng)
-    discriminator = PatchDiscriminator(64, discriminator_channels=4)
+    discriminator = PatchDiscriminator(32, discriminator_channels=4)
     trainer = DriverTrainer(driver, autoencoder, discriminator, train_decoder=True)
     trainer.compile(run_eagerly=keras.backend.backend() == "tensorflow")
     before = [to_numpy(v) for v in discriminator.weights]
