@@ -107,7 +107,8 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
             },
             [(32, 32)],
         ),
-        ({"codebook": "split"}, [(32, 4)]),
+        # Its steps are tested with the trainer, its puppet with the models.
+        pytest.param({"codebook": "split"}, [(32, 4)], marks=pytest.mark.slow),
         ({"codebook": "none"}, []),
     ],
     ids=["vanilla", "fair vanilla", "split", "none"],
