@@ -9,6 +9,9 @@ from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder, PortraitD
 from keras_vpgc.training import DriverTrainer, draw, encode, fit_driver, fit_driver_on_images
 from tests.layers.layer_case import to_numpy
 
+# Two levels and one block: what takes long is compiling each.
+SMALL = {"image_size": 32, "driver_multipliers": (1, 2), "transformer_blocks": 1}
+
 
 def test_encode_gives_the_encoders_features(rng):
     model = PortraitAutoencoder.from_preset("vpgc_tiny")
@@ -64,14 +67,14 @@ def test_features_and_frames_must_belong_together():
 
 
 def test_loss_is_eq_8(rng):
-    driver = PortraitDriver.from_preset("vpgc_tiny")
+    driver = PortraitDriver.from_preset("vpgc_tiny", **SMALL)
     landmarks = rng.uniform(size=(4, 68, 2)).astype("float32")
     features = rng.normal(size=(4, 16, 16, 32)).astype("float32")
     fit_driver(
         driver, landmarks, features, np.arange(4), steps=1, batch_size=4, learning_rate=0.0,
         verbose=0,
     )  # fmt: skip
-    heatmaps = draw(landmarks, 64)[[[0, 0, 0, 0, 1, 2, 3]]]
+    heatmaps = draw(landmarks, 32)[[[0, 0, 0, 0, 1, 2, 3]]]
     heatmaps = np.moveaxis(heatmaps, 1, -1).astype("float32") / 255
     loss = driver.evaluate(heatmaps, features[:1], verbose=0)
     wanted = 10 * np.abs(to_numpy(driver(heatmaps)) - features[:1]).mean()
@@ -108,12 +111,8 @@ def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eag
 
 
 def parts(rng):
-    # Two levels and one block: what takes long is compiling each.
     autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", image_size=32, multipliers=(1, 2))
-    driver = PortraitDriver.from_preset(
-        "vpgc_tiny", image_size=32, driver_multipliers=(1, 2), transformer_blocks=1,
-        codes=autoencoder.codebook.codes,
-    )  # fmt: skip
+    driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes, **SMALL)
     heatmaps = rng.uniform(size=(2, 32, 32, 7)).astype("float32")
     features = rng.normal(size=(2, 16, 16, 32)).astype("float32")
     images = rng.integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
