@@ -66,7 +66,7 @@ def test_features_and_frames_must_belong_together():
         fit_driver(driver, np.zeros((9, 68, 2)), np.zeros((3, 16, 16, 32)), np.arange(2))
 
 
-def test_loss_is_eq_8(rng):
+def test_loss_is_eq_8(rng, eager_tensorflow):
     driver = PortraitDriver.from_preset("vpgc_tiny", **SMALL)
     landmarks = rng.uniform(size=(4, 68, 2)).astype("float32")
     features = rng.normal(size=(4, 16, 16, 32)).astype("float32")
