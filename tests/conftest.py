@@ -2,27 +2,45 @@
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
 # The log of the backends' start-up and XLA's threads are not the tests' subject.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests compile much and compute little.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
-import keras
 import numpy as np
 import pytest
+
+# Keras is imported where it is used: the process that hands out the tests does without.
+
+# A file whose tests all run once.
+ONCE = re.compile(r"^pytestmark = .*\bmark\.once\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Importing files whose tests are all left out takes each worker many seconds."""
+    if "not once" in config.option.markexpr and collection_path.suffix == ".py":
+        return ONCE.search(collection_path.read_text()) is not None or None
+    return None
 
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import keras
+
     keras.utils.set_random_seed(1)
 
 
 @contextlib.contextmanager
 def untraced():
     """TensorFlow takes far longer to trace a training step than to run it a few times."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         yield
         return
@@ -55,34 +73,62 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory) -> Path:
+def make_once(tmp_path_factory):
+    """`make_once(name, make)` is a folder that `make(folder)` filled, once for all workers.
+
+    `tests/run.py` gives the place, for all backends. No test may change what is there.
+    """
+    from filelock import FileLock
+
+    place = Path(os.environ.get("KERAS_VPGC_TEST_SHARED") or tmp_path_factory.mktemp("shared"))
+
+    def made(name, make):
+        folder, whole = place / name, place / f"{name}.made"
+        with FileLock(place / f"{name}.lock"):
+            if not whole.exists():
+                # Left by a maker that failed.
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def clip(make_once) -> Path:
     """A rights-clean clip of a moving face, 75 frames of 256x256."""
     from examples.animated_portrait import write
 
-    path = tmp_path_factory.mktemp("clip") / "astronaut.mp4"
-    write(path, seconds=3, size=256)
-    return path
+    folder = make_once("clip", lambda to: write(to / "astronaut.mp4", seconds=3, size=256))
+    return folder / "astronaut.mp4"
 
 
 @pytest.fixture(scope="session")
-def portrait(clip, tmp_path_factory):
-    from keras_vpgc.data import prepare
+def portrait(clip, make_once):
+    from keras_vpgc.data import Portrait, prepare
 
-    return prepare(clip, tmp_path_factory.mktemp("portrait") / "p", size=64, progress=False)
+    folder = make_once("portrait", lambda to: prepare(clip, to / "p", size=64, progress=False))
+    return Portrait(folder / "p")
 
 
 @pytest.fixture(scope="session")
-def run(portrait, tmp_path_factory) -> Path:
+def run(portrait, make_once) -> Path:
     """A run of a few steps: everything is there, nothing is learned."""
+    import keras
+
     from keras_vpgc.training.recipes import train_puppet
 
-    folder = tmp_path_factory.mktemp("run") / "r"
     recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2, "previews": False}
     # Without shortcuts an untrained puppet is smooth, which a compressed video can hold.
     network = {"shortcuts": False}
-    with untraced():
-        train_puppet(portrait, folder, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
-    return folder
+
+    def train(to):
+        with untraced():
+            train_puppet(portrait, to / "r", "vpgc_tiny", network=network, recipe=recipe, verbose=0)
+
+    return make_once(f"run-{keras.backend.backend()}", train) / "r"
 
 
 @pytest.fixture(scope="session")

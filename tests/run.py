@@ -28,8 +28,12 @@ def main():
     options = parser.parse_args()
     failed = []
     # Workers and the processes that tests start compile the same steps on JAX.
-    cache = tempfile.TemporaryDirectory()
+    cache, made = tempfile.TemporaryDirectory(), tempfile.TemporaryDirectory()
     shared = {**ONE_THREAD, "JAX_COMPILATION_CACHE_DIR": cache.name}
+    # What the fixtures make for all of them.
+    shared["KERAS_VPGC_TEST_SHARED"] = made.name
+    # Outside of steps each operation of each shape is compiled for itself, in less than a second.
+    shared["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     for place, backend in enumerate(options.backends):
         chosen = "not slow" if place == 0 else "not slow and not once"
         print(f"== {backend}: {chosen}", flush=True)

@@ -14,20 +14,21 @@ from keras_vpgc.backend import torch_graph
 from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder, PortraitDriver
 from keras_vpgc.training import CodebookTrainer, fit_driver, fit_driver_on_images, schedule
 
-SHARED = {"latent_dim": 16, "norm_groups": 4}
-SMALL = {**SHARED, "base_channels": 8, "multipliers": (1, 1, 1)}
-DRIVER = {**SHARED, "driver_base_channels": 8, "driver_multipliers": (1, 1, 1)}
+# Recording takes a while for each operation: few layers, on the grid of 16x16 cells.
+SHARED = {"image_size": 32, "latent_dim": 16, "norm_groups": 4}
+SMALL = {**SHARED, "base_channels": 8, "multipliers": (1, 1)}
+DRIVER = {**SHARED, "driver_base_channels": 8, "driver_multipliers": (1, 1)}
 
 
 def main(target):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, size=(8, 64, 64, 3), dtype="uint8")
-    weights = rng.uniform(0.5, 2, size=(8, 64, 64, 1)).astype("float32")
+    images = rng.integers(0, 256, size=(8, 32, 32, 3), dtype="uint8")
+    weights = rng.uniform(0.5, 2, size=(8, 32, 32, 1)).astype("float32")
     landmarks = rng.uniform(size=(8, 68, 2)).astype("float32")
     result = {}
     keras.utils.set_random_seed(1)
     autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", **SMALL)
-    discriminator = PatchDiscriminator(64, discriminator_channels=4, feature_maps=True)
+    discriminator = PatchDiscriminator(32, 2, 2, discriminator_channels=4, feature_maps=True)
     # Steps 2 and 3 have the discriminator too.
     settings = {"feature_matching_weight": 10.0, "adversarial_start": 2}
     trainer = CodebookTrainer(autoencoder, discriminator, **settings)
@@ -55,7 +56,7 @@ def main(target):
     trainer.fit(images, batch_size=2, shuffle=False, verbose=0)
     # Compiled again, another loss is another step.
     features = rng.normal(size=(2, 16, 16, 16)).astype("float32")
-    heatmaps = rng.uniform(size=(2, 64, 64, 7)).astype("float32")
+    heatmaps = rng.uniform(size=(2, 32, 32, 7)).astype("float32")
     for loss in ("mae", "mse"):
         driver.compile(keras.optimizers.SGD(0.1), loss)
         backend.record_steps(driver)

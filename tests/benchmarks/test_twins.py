@@ -188,6 +188,8 @@ def test_a_twins_steps_have_the_trainers_losses(matching, rng, tmp_path):
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
 
 
+# Each row trains or drives anew; what they compare is tested above.
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["training", "inference"])
 def test_a_benchmark_prints_a_row_for_each_variant(script):
     command = [sys.executable, f"benchmarks/{script}.py", "--tiny", "--precision", "mixed_bfloat16"]

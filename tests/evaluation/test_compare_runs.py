@@ -69,6 +69,8 @@ def test_bad_comparisons_are_refused(run, portrait, tmp_path):
         compare_runs({"a": run, "b": other}, portrait)
 
 
+# Three trainings: each system has its own test, and so has the comparison.
+@pytest.mark.slow
 def test_example_trains_and_scores_all_systems(portrait, tmp_path, capsys, monkeypatch):
     recipe = {"steps": 2, "driver_steps": 1, "driver_image_steps": 1, "previews": False}
     monkeypatch.setattr(compare_baselines, "compare_runs", _without_lpips(compare_runs))

@@ -18,6 +18,8 @@ from keras_vpgc.evaluation import run as module
 from keras_vpgc.evaluation.run import evaluate_run
 from keras_vpgc.reenactment import verify
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def copy(run, tmp_path):
@@ -83,7 +85,6 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
         assert scores["driven/psnr"].mean() == pytest.approx(rows["driven"]["psnr"], rel=1e-5)
 
 
-@pytest.mark.once
 def test_validation_part_and_moved_portrait(copy, portrait, tmp_path):
     shutil.move(shutil.copytree(portrait.path, tmp_path / "here"), tmp_path / "there")
     advice = inspect(Portrait(tmp_path / "there"))["advice"]
@@ -98,7 +99,6 @@ def test_validation_part_and_moved_portrait(copy, portrait, tmp_path):
     assert advice and all(item["text"] in page for item in advice)
 
 
-@pytest.mark.once
 def test_what_is_missing_is_named(copy, tmp_path):
     info = json.loads((copy / "run.json").read_text())
     info["portrait"] = str(tmp_path / "gone")
@@ -126,7 +126,6 @@ def no_work(monkeypatch):
     monkeypatch.setattr(module.Puppet, "drive", never)
 
 
-@pytest.mark.once
 def test_a_full_disk_leaves_what_was_there(copy, monkeypatch):
     places = (
         (module.np, "savez_compressed"),
@@ -148,7 +147,6 @@ def test_a_full_disk_leaves_what_was_there(copy, monkeypatch):
     assert (copy / "evaluation" / "scores.npz").read_text() == "mine"
 
 
-@pytest.mark.once
 def test_a_place_that_cannot_be_written_is_named_first(copy, no_work, monkeypatch):
     (copy / "evaluation").write_text("mine")
     with pytest.raises(VPGCError, match="/run/evaluation, the folder of the scores, is a file"):
@@ -165,7 +163,6 @@ def test_a_place_that_cannot_be_written_is_named_first(copy, no_work, monkeypatc
         evaluate_run(copy, progress=False)
 
 
-@pytest.mark.once
 def test_another_portrait_is_refused(copy, portrait, no_work, tmp_path):
     other = shutil.copytree(portrait.path, tmp_path / "other")
     info = json.loads((other / "portrait.json").read_text())
@@ -181,7 +178,6 @@ def test_another_portrait_is_refused(copy, portrait, no_work, tmp_path):
         evaluate_run(copy, portrait=other, progress=False)
 
 
-@pytest.mark.once
 def test_weights_that_are_not_numbers_are_refused(copy, no_work):
     model = keras.saving.load_model(copy / "puppet.keras", compile=False)
     weight = model.trainable_weights[-1]
@@ -191,7 +187,6 @@ def test_weights_that_are_not_numbers_are_refused(copy, no_work):
         evaluate_run(copy, progress=False)
 
 
-@pytest.mark.once
 def test_seen_frames_and_damaged_files_are_refused(copy, no_work):
     for part in ("train", "all"):
         with pytest.raises(VPGCError, match=f"no held-out part '{part}': choose one of test, val"):

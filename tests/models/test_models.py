@@ -55,7 +55,13 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("vpgc_512_lite", "vpgc_tiny") else pytest.mark.once)
+        for name in presets.names()
+    ],
+)
 def test_every_preset_has_its_grid_and_size(name):
     settings = presets.get(name)["network"]
     model = PortraitAutoencoder.from_preset(name)
@@ -87,7 +93,7 @@ def test_autoencoder_is_its_parts_one_after_another(rng):
     "settings",
     [
         {},
-        {"mode": "hard"},
+        pytest.param({"mode": "hard"}, marks=pytest.mark.once),
         {"codebook": "vanilla"},
         pytest.param(
             {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3}, marks=pytest.mark.once
@@ -117,7 +123,7 @@ def test_autoencoder_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path)
     "settings",
     [
         {},
-        {"texture_prior": False},
+        pytest.param({"texture_prior": False}, marks=pytest.mark.once),
         pytest.param({"global_context": False}, marks=pytest.mark.once),
         pytest.param({"context": 1}, marks=pytest.mark.once),
     ],
@@ -125,7 +131,9 @@ def test_autoencoder_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path)
 )
 def test_driver_trains_by_plain_fit_and_comes_back(settings, rng, tmp_path):
     codes = rng.normal(size=(16, 16, 16, 4)).astype("float32")
-    driver = PortraitDriver.from_preset("vpgc_tiny", codes=codes, **settings)
+    # Compiling takes as long for each block.
+    small = {"transformer_blocks": 1, **settings}
+    driver = PortraitDriver.from_preset("vpgc_tiny", codes=codes, **small)
     context = settings.get("context", 7)
     heatmaps = rng.uniform(size=(4, 64, 64, context)).astype("float32")
     features = rng.normal(size=(4, 16, 16, 32)).astype("float32")
@@ -153,7 +161,7 @@ def test_priors_add_their_inputs_and_nothing_else():
     "settings",
     [
         {},
-        {"mode": "hard"},
+        pytest.param({"mode": "hard"}, marks=pytest.mark.once),
         {"codebook": "vanilla"},
         pytest.param(
             {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 9}, marks=pytest.mark.once

@@ -5,12 +5,13 @@ from keras_vpgc.models import PortraitReenactor
 from keras_vpgc.models.profile import exponentials, profile, table
 from keras_vpgc.models.work import count
 
+pytestmark = pytest.mark.once
+
 
 def build(**settings):
     return PortraitReenactor.from_preset("vpgc_tiny", **settings)
 
 
-@pytest.mark.once
 def test_blocks_are_the_whole_model():
     model = build()
     *blocks, whole = profile(model, repeats=0)
@@ -25,7 +26,6 @@ def test_blocks_are_the_whole_model():
     assert len(lines) == len(blocks) + 2 and lines[-1].split()[:2] == ["all", "64x64x3"]
 
 
-@pytest.mark.once
 def test_work_is_that_of_the_products():
     """A convolution is 2 k k c f h w operations, a soft index 4 h w d r r K_c."""
     blocks = {(b.part, b.name): b for b in profile(build(), repeats=0)}
@@ -47,7 +47,6 @@ def test_every_block_is_timed():
     assert (times > 0).all() and len(blocks) > 15
 
 
-@pytest.mark.once
 def test_command_knows_presets_runs_and_what_is_neither(vpgc, run):
     code, out, _ = vpgc("profile", "vpgc_tiny", "--repeats", 0, "--set", "window_size=2")
     assert code == 0 and "decoder" in out and "GFLOP" in out

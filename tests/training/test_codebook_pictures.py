@@ -12,6 +12,8 @@ from keras_vpgc.visualization import CodebookView
 from tests.training.test_callbacks import events_of
 from tests.visualization.test_codebook_view import SMALL
 
+pytestmark = pytest.mark.once
+
 
 def test_numbers_and_pictures_of_each_epoch(rng, tmp_path, eager_tensorflow):
     images = rng.integers(0, 256, size=(4, 32, 32, 3), dtype="uint8")
@@ -34,7 +36,6 @@ def test_numbers_and_pictures_of_each_epoch(rng, tmp_path, eager_tensorflow):
     assert np.ptp(cv2.imread(str(tmp_path / "p" / files[0]))) == 255
 
 
-@pytest.mark.once
 def test_a_run_writes_them_if_asked(portrait, tmp_path):
     recipe = {"steps": 2, "codebook_pictures": True}
     train_codebook(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)

@@ -11,13 +11,16 @@ from tests.layers.layer_case import to_numpy
 
 # TensorFlow takes far longer to trace a step than to run it: most tests run it eagerly there.
 EAGER = keras.backend.backend() == "tensorflow"
+# Two levels of the network instead of three: what takes long is compiling each.
+SIZE = 32
+SMALL = {"image_size": SIZE, "multipliers": (1, 2)}
 
 
 def build(discriminator=True, compile=None, autoencoder=None, eager=EAGER, **settings):
     keras.utils.set_random_seed(2)
     trainer = CodebookTrainer(
-        PortraitAutoencoder.from_preset("vpgc_tiny", **(autoencoder or {})),
-        PatchDiscriminator(64, discriminator_channels=8) if discriminator else None,
+        PortraitAutoencoder.from_preset("vpgc_tiny", **{**SMALL, **(autoencoder or {})}),
+        PatchDiscriminator(SIZE, 2, 2, discriminator_channels=8) if discriminator else None,
         **settings,
     )
     trainer.compile(**(compile or {}), run_eagerly=eager)
@@ -31,7 +34,7 @@ def sgd(*rates):
 
 @pytest.fixture
 def images(rng):
-    return rng.integers(0, 256, size=(4, 64, 64, 3), dtype="uint8")
+    return rng.integers(0, 256, size=(4, SIZE, SIZE, 3), dtype="uint8")
 
 
 def values(model):
@@ -156,14 +159,14 @@ def test_loss_falls_and_codes_move(images, settings):
     )
     codes = to_numpy(trainer.autoencoder.codebook.weights[0])
     smooth = np.full_like(images, 200)
-    smooth[:, :32] = 60
+    smooth[:, : SIZE // 2] = 60
     history = trainer.fit(smooth, batch_size=2, epochs=6, verbose=0).history["l1"]
     assert history[-1] < 0.7 * history[0]
     assert np.abs(to_numpy(trainer.autoencoder.codebook.weights[0]) - codes).max() > 1e-4
 
 
 def test_perceptual_term_joins_the_loss(images):
-    x = keras.Input((64, 64, 3))
+    x = keras.Input((SIZE, SIZE, 3))
     features = keras.Model(x, [keras.layers.Conv2D(4, 3, strides=4)(x)])
     trainer = build(
         discriminator=False,
@@ -219,7 +222,7 @@ def test_unknown_adversarial_loss():
 
 def test_weights_of_pixels_enter_l1(images, rng):
     trainer = build(discriminator=False)
-    weights = rng.uniform(0.5, 4.0, size=(4, 64, 64, 1)).astype("float32")
+    weights = rng.uniform(0.5, 4.0, size=(4, SIZE, SIZE, 1)).astype("float32")
     logs = trainer.evaluate(images, weights, batch_size=4, verbose=0, return_dict=True)
     x = images / 127.5 - 1.0
     error = np.abs(to_numpy(trainer.autoencoder(x.astype("float32"))) - x)

@@ -11,18 +11,20 @@ from keras_vpgc.training.recipes import read_run, train_puppet
 from tests.layers.layer_case import to_numpy
 
 EAGER = keras.backend.backend() == "tensorflow"
+# What takes long is compiling each level.
+SMALL = {"image_size": 32, "multipliers": (1, 2), "driver_multipliers": (1, 2)}
 
 
 @pytest.fixture
 def batch(rng):
     landmarks = rng.uniform(0.2, 0.8, size=(2, 7, 68, 2)).astype("float32")
-    return landmarks, rng.integers(0, 256, size=(2, 64, 64, 3), dtype="uint8")
+    return landmarks, rng.integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
 
 
 def test_step_is_the_gradient_of_the_weighted_l1(batch, rng):
     landmarks, images = batch
-    weights = rng.uniform(0.5, 2.0, size=(2, 64, 64, 1)).astype("float32")
-    model = DirectMapping.from_preset("vpgc_tiny")
+    weights = rng.uniform(0.5, 2.0, size=(2, 32, 32, 1)).astype("float32")
+    model = DirectMapping.from_preset("vpgc_tiny", **SMALL)
     trainer = DirectTrainer(model)
     trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=EAGER)
     true = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
@@ -43,8 +45,8 @@ def test_step_is_the_gradient_of_the_weighted_l1(batch, rng):
 
 @pytest.mark.once
 def test_discriminator_joins_with_feature_matching(batch):
-    model = DirectMapping.from_preset("vpgc_tiny")
-    discriminator = PatchDiscriminator(64, discriminator_channels=8, feature_maps=True)
+    model = DirectMapping.from_preset("vpgc_tiny", **SMALL)
+    discriminator = PatchDiscriminator(32, discriminator_channels=8, feature_maps=True)
     trainer = DirectTrainer(model, discriminator, feature_matching_weight=10.0)
     trainer.compile(run_eagerly=EAGER)
     logs = trainer.fit(*batch, batch_size=2, verbose=0).history
@@ -52,6 +54,7 @@ def test_discriminator_joins_with_feature_matching(batch):
     assert "vq" not in logs
 
 
+@pytest.mark.once
 def test_run_of_the_direct_mapping_is_a_puppet(portrait, tmp_path, eager_tensorflow):
     recipe = {"steps": 2, "adversarial": "hinge", "adversarial_start": 1}
     arguments = (portrait, tmp_path / "r", "vpgc_tiny")

@@ -63,6 +63,7 @@ def test_new_poses_move_as_clips_do(portrait, poses):
     np.testing.assert_array_equal(windows, again)
 
 
+@pytest.mark.once
 def test_batches_hold_true_frames_and_what_the_teacher_shows(run, portrait, poses):
     teacher = Puppet.load(run, precision="float32").model
     student = PortraitReenactor.from_preset("vpgc_tiny", **LIGHT)

@@ -9,6 +9,9 @@ from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder, PortraitD
 from keras_vpgc.training import DriverTrainer, draw, encode, fit_driver, fit_driver_on_images
 from tests.layers.layer_case import to_numpy
 
+# Two levels and one block: what takes long is compiling each.
+SMALL = {"image_size": 32, "driver_multipliers": (1, 2), "transformer_blocks": 1}
+
 
 def test_encode_gives_the_encoders_features(rng):
     model = PortraitAutoencoder.from_preset("vpgc_tiny")
@@ -63,15 +66,15 @@ def test_features_and_frames_must_belong_together():
         fit_driver(driver, np.zeros((9, 68, 2)), np.zeros((3, 16, 16, 32)), np.arange(2))
 
 
-def test_loss_is_eq_8(rng):
-    driver = PortraitDriver.from_preset("vpgc_tiny")
+def test_loss_is_eq_8(rng, eager_tensorflow):
+    driver = PortraitDriver.from_preset("vpgc_tiny", **SMALL)
     landmarks = rng.uniform(size=(4, 68, 2)).astype("float32")
     features = rng.normal(size=(4, 16, 16, 32)).astype("float32")
     fit_driver(
         driver, landmarks, features, np.arange(4), steps=1, batch_size=4, learning_rate=0.0,
         verbose=0,
     )  # fmt: skip
-    heatmaps = draw(landmarks, 64)[[[0, 0, 0, 0, 1, 2, 3]]]
+    heatmaps = draw(landmarks, 32)[[[0, 0, 0, 0, 1, 2, 3]]]
     heatmaps = np.moveaxis(heatmaps, 1, -1).astype("float32") / 255
     loss = driver.evaluate(heatmaps, features[:1], verbose=0)
     wanted = 10 * np.abs(to_numpy(driver(heatmaps)) - features[:1]).mean()
@@ -108,17 +111,17 @@ def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eag
 
 
 def parts(rng):
-    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny")
-    driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes)
-    heatmaps = rng.uniform(size=(2, 64, 64, 7)).astype("float32")
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", image_size=32, multipliers=(1, 2))
+    driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes, **SMALL)
+    heatmaps = rng.uniform(size=(2, 32, 32, 7)).astype("float32")
     features = rng.normal(size=(2, 16, 16, 32)).astype("float32")
-    images = rng.integers(0, 256, size=(2, 64, 64, 3), dtype="uint8")
+    images = rng.integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
     return autoencoder, driver, heatmaps, features, images
 
 
 def test_step_of_driver_and_decoder_is_the_gradient_of_their_loss(rng):
     autoencoder, driver, heatmaps, features, images = parts(rng)
-    weights = rng.uniform(0.5, 2.0, size=(2, 64, 64, 1)).astype("float32")
+    weights = rng.uniform(0.5, 2.0, size=(2, 32, 32, 1)).astype("float32")
     trainer = DriverTrainer(
         driver, autoencoder, train_decoder=True, feature_weight=10.0, l1_weight=30.0
     )
@@ -152,7 +155,7 @@ def test_step_of_driver_and_decoder_is_the_gradient_of_their_loss(rng):
 @pytest.mark.once
 def test_adversarial_loss_joins_driver_and_decoder(rng):
     autoencoder, driver, heatmaps, features, images = parts(rng)
-    discriminator = PatchDiscriminator(64, discriminator_channels=4)
+    discriminator = PatchDiscriminator(32, discriminator_channels=4)
     trainer = DriverTrainer(driver, autoencoder, discriminator, train_decoder=True)
     trainer.compile(run_eagerly=keras.backend.backend() == "tensorflow")
     before = [to_numpy(v) for v in discriminator.weights]

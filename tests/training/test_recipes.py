@@ -11,7 +11,7 @@ import pytest
 
 import keras_vpgc
 from keras_vpgc import VPGCError
-from keras_vpgc.config import resolve
+from keras_vpgc.config import expand_variant, resolve
 from keras_vpgc.data import context_indices
 from keras_vpgc.data.coverage import clamp
 from keras_vpgc.data.crop import Crop, from_crop
@@ -96,7 +96,8 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "settings, shapes",
     [
-        ({"codebook": "vanilla"}, [(32, 32)]),
+        # What the fair one has too.
+        pytest.param({"codebook": "vanilla"}, [(32, 32)], marks=pytest.mark.slow),
         (
             {
                 "codebook": "vanilla",
@@ -106,7 +107,8 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
             },
             [(32, 32)],
         ),
-        ({"codebook": "split"}, [(32, 4)]),
+        # Its steps are tested with the trainer, its puppet with the models.
+        pytest.param({"codebook": "split"}, [(32, 4)], marks=pytest.mark.slow),
         ({"codebook": "none"}, []),
     ],
     ids=["vanilla", "fair vanilla", "split", "none"],
@@ -250,7 +252,12 @@ def test_training_warns_before_it_begins_and_once(portrait, tmp_path, monkeypatc
 @pytest.mark.once
 @pytest.mark.parametrize(
     "variant, prior, context",
-    [("baseline", False, False), ("texture", True, False), ("full", True, True)],
+    [
+        ("baseline", False, False),
+        # A training each: what these mean is tested below.
+        pytest.param("texture", True, False, marks=pytest.mark.slow),
+        pytest.param("full", True, True, marks=pytest.mark.slow),
+    ],
 )
 def test_driver_variants_of_the_papers_table_5(portrait, tmp_path, variant, prior, context):
     recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 1, "previews": False}
@@ -262,7 +269,17 @@ def test_driver_variants_of_the_papers_table_5(portrait, tmp_path, variant, prio
     assert (config["texture_prior"], config["global_context"]) == (prior, context)
 
 
-@pytest.mark.parametrize("library", [pytest.param("keras", marks=pytest.mark.once), "keras-cv"])
+@pytest.mark.once
+def test_driver_variants_are_two_settings():
+    found = {name: expand_variant({"driver_variant": name}) for name in ("texture", "full")}
+    assert found == {
+        "texture": {"texture_prior": True, "global_context": False},
+        "full": {"texture_prior": True, "global_context": True},
+    }
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("library", ["keras", "keras-cv"])
 def test_training_takes_an_augmentation(library, portrait, tmp_path, eager_tensorflow):
     if library == "keras":
         layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)

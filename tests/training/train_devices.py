@@ -77,7 +77,7 @@ def part(folder, count):
         shared = {"shard": backend.process(), "prefetch": 1}
         trainer = CodebookTrainer(
             PortraitAutoencoder.from_preset("vpgc_tiny", **AUTOENCODER),
-            PatchDiscriminator(32, discriminator_channels=4, feature_maps=True),
+            PatchDiscriminator(32, 2, 2, discriminator_channels=4, feature_maps=True),
             feature_matching_weight=1.0,
         )
         trainer.compile(*(optimizer(accumulate=accumulate) for _ in range(3)), run_eagerly=eager)

@@ -15,6 +15,7 @@ from keras_vpgc.models import (
 from keras_vpgc.visualization import CodebookView
 from tests.models.test_models import landmarks_of
 
+pytestmark = pytest.mark.once
 SMALL = {"image_size": 32, "multipliers": (1, 2), "codes_per_cell": 3, "latent_dim": 8}
 SMALL |= {"base_channels": 4, "norm_groups": 2, "attention_sizes": (), "shortcuts": False}
 
@@ -97,7 +98,6 @@ def test_what_is_read_and_decoded_is_the_models_own(rng):
     assert np.abs(found - wanted).max() < 0.51
 
 
-@pytest.mark.once
 def test_perplexity_is_the_number_of_codes_in_use():
     weights = np.zeros((2, 1, 4))
     weights[0, 0] = 5.0
@@ -154,7 +154,6 @@ def test_a_puppet_is_looked_into_by_landmarks(rng):
     assert view.usage(landmarks).weights.sum() == pytest.approx(2 * 256 * view.pieces, rel=1e-4)
 
 
-@pytest.mark.once
 def test_what_cannot_be_looked_into(rng):
     for model in (small(codebook="none"), DirectMapping.from_preset("vpgc_tiny")):
         with pytest.raises(VPGCError, match="no codebook to look into"):
