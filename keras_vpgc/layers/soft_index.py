@@ -210,7 +210,9 @@ class SoftIndex(keras.layers.Layer):
         if implementation == "direct":
             return _attend_directly(queries, keys)
         if implementation == "chunked":
-            return self._in_chunks(_attend, queries, keys, batch, pieces)
+            # Other runtimes have a quick softmax along rows.
+            attend = _attend_directly if self.unrolled else _attend
+            return self._in_chunks(attend, queries, keys, batch, pieces)
         keys = keys[:, :, None, :]
         found = ops.dot_product_attention(queries[:, :, None, :], keys, keys, scale=1.0)
         return found[:, :, 0, :]
