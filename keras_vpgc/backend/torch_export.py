@@ -114,7 +114,11 @@ def _as_matrices(graph, equation, operands):
     plain = len(operands) == 2 and first == kept + "".join(inner) and result == kept + new
     # What has a number of its own in each batch comes first.
     sizes = [*shapes[0][1:], *shapes[1]] if plain else [None]
-    if not inner or second[: len(inner)] != "".join(inner) or any(type(n) is not int for n in sizes):
+    if (
+        not inner
+        or second[: len(inner)] != "".join(inner)
+        or any(type(n) is not int for n in sizes)
+    ):
         return None
     x, weights = operands
     middle, outer = len(inner), shapes[1][len(inner) :]

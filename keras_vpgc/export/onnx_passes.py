@@ -125,6 +125,4 @@ def _replace(graph, old, new):
     import onnx_ir
 
     new.outputs[0].shape, new.outputs[0].type = old.outputs[0].shape, old.outputs[0].type
-    onnx_ir.convenience.replace_nodes_and_values(
-        graph, old, [old], [new], old.outputs, new.outputs
-    )
+    onnx_ir.convenience.replace_nodes_and_values(graph, old, [old], [new], old.outputs, new.outputs)

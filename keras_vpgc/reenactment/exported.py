@@ -246,9 +246,7 @@ def _damaged(path):
 def _described(path, text) -> dict:
     """What a file says of itself, or a `VPGCError` if it is none to be driven."""
     if text is None:
-        raise VPGCError(
-            f"{path} is an ONNX file but no exported puppet: give one of vpgc export."
-        )
+        raise VPGCError(f"{path} is an ONNX file but no exported puppet: give one of vpgc export.")
     about = json.loads(text)
     schema = about.get("metadata", {}).get("schema_version")
     if (about.get("version"), schema) != (VERSION, PUPPET_SCHEMA_VERSION):
