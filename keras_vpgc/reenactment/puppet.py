@@ -146,7 +146,7 @@ class Puppet:
         """SHA-256 of settings and weights."""
         digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True).encode())
         for weight in self.model.get_weights():
-            digest.update(np.ascontiguousarray(weight, "float32"))
+            digest.update(np.ascontiguousarray(weight, "float32").tobytes())
         return digest.hexdigest()
 
     def drawn_model(self) -> keras.Model:
