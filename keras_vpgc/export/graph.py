@@ -28,13 +28,17 @@ class _ToFloat(keras.layers.Layer):
         return tuple(input_shape)
 
 
-def export_model(model, inputs: str = "landmarks", pixels: str = "uint8") -> keras.Model:
+def export_model(
+    model, inputs: str = "landmarks", pixels: str = "uint8", rows: bool = True
+) -> keras.Model:
     """A puppet's network in standard operators: no loops, and soft indexing in bounded chunks.
 
     Args:
         model: A `PortraitReenactor` or `DirectMapping`.
         inputs: `"landmarks"`, or `"heatmaps"`: from the drawings on.
         pixels: `"uint8"` or `"float"`.
+        rows: Softmax of the soft index along rows? ONNX Runtime is quick in it; OpenVINO, left to
+            take bfloat16, gives zeros for it.
 
     Returns:
         Keras model of the same weights, from float32 `landmarks` `(b, context, points, 2)` in
@@ -56,6 +60,8 @@ def export_model(model, inputs: str = "landmarks", pixels: str = "uint8") -> ker
     for layer in copy.layers:
         if layer is copy.heatmap or isinstance(layer, SoftIndex):
             layer.unrolled = True
+        if isinstance(layer, SoftIndex):
+            layer.rows = rows
     last: type = ToUint8 if pixels == "uint8" else _ToFloat
     shuffle = copy.decoder.layers[-1]
     if pixels == "uint8" and isinstance(shuffle, PixelShuffleConv2D):

@@ -37,7 +37,7 @@ def work(
 
     model = Puppet.load(puppet, precision="float32").model
     description = {**graph.describe(model, inputs, pixels), "precision": precision}
-    exported = graph.export_model(model, inputs, pixels)
+    exported = graph.export_model(model, inputs, pixels, rows=format != "openvino")
     formats.write(format, exported, target, json.dumps(description))
     del exported
     report = check.compare(model, inputs, pixels, formats.read(format, target))
