@@ -32,7 +32,7 @@ class ExportedPuppet(Puppet):
             `"bfloat16"`, by OpenVINO alone: where the processor lacks the instructions a warning
             says so, and float32 is taken.
         engine: `"onnxruntime"` or `"openvino"`.
-        threads: Threads of the network; default: one a core, at most 8.
+        threads: Threads of the network; default: one a core, with OpenVINO one less, at most 8.
 
     Attributes:
         metadata: The puppet's own, see `Puppet`.
@@ -70,7 +70,9 @@ class ExportedPuppet(Puppet):
                 "ONNX Runtime computes in float32 on processors: choose the engine openvino for "
                 "bfloat16, or leave the precision out."
             )
-        threads = threads or min(default_workers(), MAX_THREADS)
+        # OpenVINO's threads hold the processor while they wait: tracking and encoding get a core.
+        spare = 1 if engine == "openvino" else 0
+        threads = threads or min(max(1, default_workers() - spare), MAX_THREADS)
         start = _onnx_runtime if engine == "onnxruntime" else _openvino
         self._run, text, self._computes_in = start(path, precision, threads)
         self.description = _described(path, text)

@@ -131,8 +131,8 @@ def live(
         puppet = Puppet.load(puppet, precision or "auto", engine)
     elif precision is not None or engine is not None:
         raise VPGCError(
-            "A Puppet has its precision and engine already: give the path of its file or run, or "
-            "leave these out."
+            "A Puppet has its precision already, and its engine: give the path of its file or run, "
+            "or leave these out."
         )
     if driving is not None:
         start, end = settings.pop("start", None), settings.pop("end", None)

@@ -160,8 +160,8 @@ def reenact(
         puppet = Puppet.load(puppet, precision or "auto", engine)
     elif precision is not None or engine is not None:
         raise VPGCError(
-            "A Puppet has its precision and engine already: give the path of its file or run, or "
-            "leave these out."
+            "A Puppet has its precision already, and its engine: give the path of its file or run, "
+            "or leave these out."
         )
     drawn, stored = sources.is_drawn(driving), sources.is_stored(driving)
     if drawn or stored:

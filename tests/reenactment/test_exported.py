@@ -188,7 +188,7 @@ def test_what_cannot_be_driven_is_refused_in_one_sentence(pair, portrait, tmp_pa
     (tmp_path / "contours" / "0.png").write_bytes(b"")
     refused("driven by landmarks, not by contour images", reenact, exported, tmp_path / "contours",
             tmp_path / "out.mp4", progress=False)  # fmt: skip
-    refused("precision and engine already", reenact, exported, tmp_path / "contours",
+    refused("has its precision already, and its engine", reenact, exported, tmp_path / "contours",
             tmp_path / "out.mp4", engine="openvino")  # fmt: skip
     pair[0].model.save(tmp_path / "me.keras")
     refused("An engine runs exported puppets, and .*me.keras is none", Puppet.load,
