@@ -172,7 +172,7 @@ class Benchmark:
         compiled = backend.compiled(window_model(self.build(precision)))
         clock.clear()
         call = lambda x: backend.to_host(compiled(x))()  # noqa: E731
-        stream = lambda batches: overlapped(compiled, batches)  # noqa: E731
+        stream = lambda batches: overlapped(lambda x: backend.to_host(compiled(x)), batches)  # noqa: E731
         return self.latencies(call, precision, batch, False, stream)
 
     def build_twin(self, precision, nhwc):

@@ -20,6 +20,7 @@ of one thread it is the time of a call on an idle core. "off": mean distance of 
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -70,34 +71,6 @@ def landmark_windows(shape, portrait, count):
         rest + rng.normal(0, 0.03, (count, 1, 1, 2)) + rng.normal(0, 0.01, (count, 1, points, 2))
     )
     return np.broadcast_to(moved, (count, context, points, 2)).astype("float32")
-
-
-def quantise(source, target, windows):
-    """The file with its convolutions in 8 bits, but for the first and the last."""
-    import onnx
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self):
-            self.left = iter(windows)
-
-        def get_next(self):
-            window = next(self.left, None)
-            return None if window is None else {"landmarks": window[None].astype("float32")}
-
-    model = onnx.load(source)
-    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    quantization.quantize_static(
-        source,
-        target,
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        nodes_to_exclude=[convolutions[0], convolutions[-1]],
-    )
 
 
 def onnx_runtime(path, row, threads):
@@ -179,6 +152,8 @@ def main():
 def report(options, path, model, folder):
     import onnxruntime
 
+    from keras_vpgc.export import int8
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[1:3]
     del session
@@ -190,7 +165,8 @@ def report(options, path, model, folder):
     files = {"float": path}
     if any(row.endswith("int8") for row in options.rows):
         files["int8"] = f"{folder}/int8.onnx"
-        quantise(path, files["int8"], windows)
+        shutil.copy(path, files["int8"])
+        int8.quantise(files["int8"], windows)
         clock.say(f"int8: {os.path.getsize(files['int8']) / 1e6:.1f} MB")
     reference = measure(onnx_runtime(path, "ort-all", 1), windows, 1)[3]
     table = clock.Table(COLUMNS)

@@ -59,9 +59,9 @@ def load(path, **kwargs):
     """Load a puppet, ready to drive.
 
     Args:
-        path: A `puppet.keras` file, a run folder that holds one, or a place on the Hugging Face
-            Hub: `hf://OWNER/NAME`, or `OWNER/NAME` where there is no such folder.
-        **kwargs: Passed to `keras_vpgc.reenactment.Puppet`.
+        path: A `puppet.keras` file, a run folder that holds one, an exported `.onnx`, or a place on
+            the Hugging Face Hub: `hf://OWNER/NAME`, or `OWNER/NAME` where there is no such folder.
+        **kwargs: Passed to `keras_vpgc.reenactment.Puppet.load`.
 
     Returns:
         A `keras_vpgc.reenactment.Puppet`.

@@ -1,5 +1,7 @@
 """Models as files that ONNX's runtimes or PyTorch run without Keras."""
 
+import math
+
 import torch
 
 # What a file of each kind names the metadata that it holds.
@@ -28,6 +30,7 @@ def write(model, kind, path, metadata):
         strict=False,
     )
     _drop_idle(program)
+    _take_quick_operators(program)
     _keep_channels_first(program)
     if kind == "torch":
         torch.export.save(program, path, extra_files={METADATA: metadata})
@@ -70,6 +73,66 @@ def _drop_idle(program):
     program.graph_module.recompile()
 
 
+def _make(graph, target, arguments):
+    """A new node, that knows what it gives."""
+    node = graph.call_function(target, arguments)
+    values = [x.meta["val"] if isinstance(x, torch.fx.Node) else x for x in arguments]
+    node.meta["val"] = target(*values)
+    return node
+
+
+def _take_quick_operators(program):
+    """Squares as products, and products by weights of any number of axes as those of matrices.
+
+    ONNX Runtime takes the general power for `Pow`, and turns its arguments about for `Einsum`.
+    """
+    aten = torch.ops.aten
+    graph = program.graph
+    for node in list(graph.nodes):
+        with graph.inserting_before(node):
+            power = node.target is aten.pow.Tensor_Scalar and node.args[1] == 2
+            if power or node.target is aten.square.default:
+                found = _make(graph, aten.mul.Tensor, (node.args[0], node.args[0]))
+            elif node.target is aten.einsum.default:
+                found = _as_matrices(graph, *node.args[:2])
+            else:
+                continue
+        if found is not None:
+            node.replace_all_uses_with(found)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _as_matrices(graph, equation, operands):
+    """`abc,cde->abde` and the like as a product of matrices, or `None` for other equations."""
+    aten = torch.ops.aten
+    terms, _, result = equation.replace(" ", "").partition("->")
+    first, _, second = terms.partition(",")
+    inner = [axis for axis in first if axis in second]
+    kept, new = first[: -len(inner) or None], second[len(inner) :]
+    shapes = [tuple(x.meta["val"].shape) for x in operands]
+    plain = len(operands) == 2 and first == kept + "".join(inner) and result == kept + new
+    # What has a number of its own in each batch comes first.
+    sizes = [*shapes[0][1:], *shapes[1]] if plain else [None]
+    if (
+        not inner
+        or second[: len(inner)] != "".join(inner)
+        or any(type(n) is not int for n in sizes)
+    ):
+        return None
+    x, weights = operands
+    middle, outer = len(inner), shapes[1][len(inner) :]
+    size = math.prod(shapes[1][:middle])
+    if middle > 1:
+        x = _make(graph, aten.reshape.default, (x, [-1, *shapes[0][1:-middle], size]))
+    if len(shapes[1]) > 2:
+        weights = _make(graph, aten.reshape.default, (weights, [size, math.prod(outer)]))
+    x = _make(graph, aten.matmul.default, (x, weights))
+    if len(outer) > 1:
+        x = _make(graph, aten.reshape.default, (x, [-1, *shapes[0][1 : len(kept)], *outer]))
+    return x
+
+
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
@@ -91,10 +154,7 @@ def _keep_channels_first(program):
         )
 
     def make(target, arguments):
-        node = graph.call_function(target, arguments)
-        values = [x.meta["val"] if isinstance(x, torch.fx.Node) else x for x in arguments]
-        node.meta["val"] = target(*values)
-        return node
+        return _make(graph, target, arguments)
 
     def first(node):
         """The map with its channels first, if that costs nothing."""

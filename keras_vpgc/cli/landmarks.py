@@ -11,7 +11,7 @@ from keras_vpgc.cli.reenact import warnings_in_one_line
 
 
 def command(
-    run: options.Run,
+    run: options.Driven,
     driving: Annotated[Path, typer.Option(help="A video.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz file to write.")],
     retargeting: options.Retargeting = "auto",

@@ -11,7 +11,7 @@ from keras_vpgc.cli.reenact import warnings_in_one_line
 
 
 def command(
-    run: options.Run,
+    run: options.Driven,
     camera: Annotated[
         str | None, typer.Option(help="Number of the camera, or the address of one; default: 0.")
     ] = None,
@@ -59,6 +59,7 @@ def command(
     end: options.End = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trackers at once.")] = None,
     precision: options.Precision = "auto",
+    engine: options.Engine = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing recording.")] = False,
     tracker_model: options.TrackerModel = None,
     provenance: Annotated[
@@ -107,6 +108,7 @@ def command(
             every_frame=every_frame,
             sound=sound,
             precision=precision,
+            engine=engine,
             overwrite=overwrite,
             provenance=Provenance(
                 enabled=provenance,

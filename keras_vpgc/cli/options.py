@@ -36,6 +36,10 @@ def help_of(command) -> str:
 presets = words(*PRESETS)
 
 Run = Annotated[Path, typer.Argument(help="A run folder, a puppet.keras, or hf://OWNER/NAME.")]
+Driven = Annotated[
+    Path,
+    typer.Argument(help="A run folder, puppet.keras, exported .onnx, or hf://OWNER/NAME."),
+]
 Retargeting = Annotated[
     str,
     typer.Option(
@@ -70,6 +74,13 @@ Precision = Annotated[
     typer.Option(
         help="auto (bfloat16 on a GPU), float32 or bfloat16.",
         autocompletion=words("auto", "float32", "bfloat16"),
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs an exported .onnx: onnxruntime (default) or openvino.",
+        autocompletion=words("onnxruntime", "openvino"),
     ),
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]

@@ -12,7 +12,7 @@ from keras_vpgc.cli.answer import Answer, Json
 
 
 def command(
-    run: options.Run,
+    run: options.Driven,
     driving: Annotated[
         Path,
         typer.Option(help="A video, a .npz or .npy of landmarks, or a folder of contour images."),
@@ -57,6 +57,7 @@ def command(
     sound: Annotated[bool, typer.Option(help="Give the result the driving video's sound.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = 8,
     precision: options.Precision = "auto",
+    engine: options.Engine = None,
     overwrite: options.Overwrite = False,
     tracker_model: options.TrackerModel = None,
     provenance: Annotated[
@@ -103,6 +104,7 @@ def command(
             sound=sound,
             batch_size=batch_size,
             precision=precision,
+            engine=engine,
             overwrite=overwrite,
             tracker_model=tracker_model,
             provenance=Provenance(

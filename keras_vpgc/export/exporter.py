@@ -10,12 +10,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.errors import VPGCError, check_writable, writing
 from keras_vpgc.export import formats
 from keras_vpgc.export.graph import INPUTS, PIXELS
 from keras_vpgc.hub import is_hub_path, parse
 from keras_vpgc.reenactment.puppet import puppet_file
+from keras_vpgc.training.recipes import read_run
 
+PRECISIONS = ("float32", "int8")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,6 +33,8 @@ class Export:
         largest: Largest difference of a pixel from Keras's, in grey levels.
         mean: Mean difference of the pixels, in grey levels.
         windows: Number of images that were compared.
+        int8: Of an int8 file, how far its pixels are from float32's: `mean` and `largest` in grey
+            levels over `images`; `largest` and `mean` above are those of float32. Else `None`.
     """
 
     path: Path
@@ -38,6 +43,7 @@ class Export:
     largest: float
     mean: float
     windows: int
+    int8: dict | None = None
 
 
 def export_puppet(
@@ -47,6 +53,8 @@ def export_puppet(
     *,
     inputs: str = "landmarks",
     pixels: str = "uint8",
+    precision: str = "float32",
+    portrait=None,
     overwrite: bool = False,
 ) -> Export:
     """Export a puppet to a file that runs without Keras.
@@ -66,15 +74,19 @@ def export_puppet(
             [0, 1] of the puppet's crop; or `"heatmaps"`, their drawings `(batch, s, s, context)`
             in [0, 1].
         pixels: `"uint8"` RGB, or `"float"` in [-1, 1].
+        precision: `"float32"`, or `"int8"` for ONNX from landmarks: convolutions in 8 bits, whose
+            file is half as large; how far its pixels are from float32's is told, not refused.
+        portrait: The portrait folder whose landmarks int8 is calibrated on; default: the one that
+            the run was trained on, if it is still there, else made-up heads.
         overwrite: Replace what exists?
 
     Returns:
         An `Export`.
 
     Raises:
-        VPGCError: for an unknown format, input or type of pixels, a puppet that cannot be read, an
-            output that exists or cannot be written, a backend or package that is missing, or a
-            file that does not do what Keras does: nothing is written then.
+        VPGCError: for an unknown format, input, precision or type of pixels, a puppet or portrait
+            that cannot be read, an output that exists or cannot be written, a backend or package
+            that is missing, or a file that does not do what Keras does: nothing is written then.
 
     Example:
 
@@ -82,9 +94,24 @@ def export_puppet(
     export_puppet("runs/me", "me.onnx").largest  # 1.0
     ```
     """
-    for name, value, known in (("input", inputs, INPUTS), ("type of pixels", pixels, PIXELS)):
+    for name, value, known in (
+        ("input", inputs, INPUTS),
+        ("type of pixels", pixels, PIXELS),
+        ("precision", precision, PRECISIONS),
+    ):
         if value not in known:
             raise VPGCError(f"There is no {name} {value!r}: choose one of {', '.join(known)}.")
+    if precision == "int8" and (format, inputs) != ("onnx", "landmarks"):
+        raise VPGCError(
+            "Only ONNX from landmarks is written in int8: leave the format and the input out, or "
+            "choose the precision float32."
+        )
+    if portrait is not None and precision != "int8":
+        raise VPGCError(
+            "A portrait calibrates int8 alone: choose that precision, or leave the portrait out."
+        )
+    if portrait is not None:
+        Portrait(portrait)  # is it one?
     chosen = formats.find(format)
     given = isinstance(puppet, str | os.PathLike)
     file = puppet_file(puppet) if given else None
@@ -108,6 +135,8 @@ def export_puppet(
                     "target": str(target),
                     "inputs": inputs,
                     "pixels": pixels,
+                    "precision": precision,
+                    "portrait": _portrait(puppet if given else None, portrait, precision),
                 },
             )
             written = chosen.files(target)
@@ -120,6 +149,17 @@ def export_puppet(
         shutil.rmtree(folder, ignore_errors=True)
     answer.pop("batches")
     return Export(output, files, **answer)
+
+
+def _portrait(run, portrait, precision):
+    """The portrait to calibrate on, as text, or `None`."""
+    if precision != "int8":
+        return None
+    if portrait is None and run is not None and (Path(run) / "run.json").is_file():
+        portrait = read_run(run)["portrait"]
+        # It may have been moved since.
+        portrait = portrait if (Path(portrait) / "portrait.json").is_file() else None
+    return None if portrait is None else str(Path(portrait).absolute())
 
 
 def _target(puppet, output, chosen):

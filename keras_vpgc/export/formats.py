@@ -96,7 +96,7 @@ def write(name: str, model, path, metadata: str) -> None:
         import openvino
 
         onnx = path.with_suffix(".onnx")
-        backend.write_export(model, "onnx", onnx, metadata)
+        _write_onnx(model, onnx, metadata)
         # Not by `convert_model`, which reports its use to the publisher.
         converted = openvino.Core().read_model(onnx)
         converted.set_rt_info(metadata, ["keras_vpgc"])
@@ -104,9 +104,19 @@ def write(name: str, model, path, metadata: str) -> None:
         del converted  # it reads the weights from the file
         onnx.unlink()
         return
+    if name == "onnx":
+        _write_onnx(model, path, metadata)
+        return
     backend.write_export(model, name, path, metadata)
     if name == "litert":
         path.with_suffix(".json").write_text(metadata, encoding="utf-8")
+
+
+def _write_onnx(model, path, metadata):
+    from keras_vpgc.export import onnx_passes
+
+    backend.write_export(model, "onnx", path, metadata)
+    onnx_passes.apply(path)
 
 
 def read(name: str, path):

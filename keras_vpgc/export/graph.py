@@ -8,7 +8,7 @@ from keras_vpgc.data import landmark_sets
 from keras_vpgc.data.crop import Crop, to_crop
 from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.data.retarget import Camera, HeadTrack, project
-from keras_vpgc.layers import SoftIndex, ToUint8
+from keras_vpgc.layers import PixelShuffleConv2D, SoftIndex, ToUint8
 from keras_vpgc.layers.landmark_heatmap import CONTOURS
 from keras_vpgc.version import __version__
 
@@ -28,13 +28,17 @@ class _ToFloat(keras.layers.Layer):
         return tuple(input_shape)
 
 
-def export_model(model, inputs: str = "landmarks", pixels: str = "uint8") -> keras.Model:
+def export_model(
+    model, inputs: str = "landmarks", pixels: str = "uint8", rows: bool = True
+) -> keras.Model:
     """A puppet's network in standard operators: no loops, and soft indexing in bounded chunks.
 
     Args:
         model: A `PortraitReenactor` or `DirectMapping`.
         inputs: `"landmarks"`, or `"heatmaps"`: from the drawings on.
         pixels: `"uint8"` or `"float"`.
+        rows: Softmax of the soft index along rows? ONNX Runtime is quick in it; OpenVINO, left to
+            take bfloat16, gives zeros for it.
 
     Returns:
         Keras model of the same weights, from float32 `landmarks` `(b, context, points, 2)` in
@@ -56,9 +60,18 @@ def export_model(model, inputs: str = "landmarks", pixels: str = "uint8") -> ker
     for layer in copy.layers:
         if layer is copy.heatmap or isinstance(layer, SoftIndex):
             layer.unrolled = True
+        if isinstance(layer, SoftIndex):
+            layer.rows = rows
+    last: type = ToUint8 if pixels == "uint8" else _ToFloat
+    shuffle = copy.decoder.layers[-1]
+    if pixels == "uint8" and isinstance(shuffle, PixelShuffleConv2D):
+        # From [-1, 1] to [0, 255] by its weights.
+        shuffle.kernel.assign(127.5 * shuffle.kernel)
+        shuffle.bias.assign(127.5 * (shuffle.bias + 1.0))
+        shuffle.rounded = True
+        last = keras.layers.Identity
     source = copy.input if inputs == "landmarks" else copy.heatmap.output
     network = keras.Model(source, copy.output)
-    last = ToUint8 if pixels == "uint8" else _ToFloat
     entry = keras.Input(source.shape[1:], name=inputs, dtype="float32")
     return keras.Model(entry, last(name="images", dtype="float32")(network(entry)))
 

@@ -9,7 +9,15 @@ import sys
 import threading
 
 
-def work(puppet: str, format: str, target: str, inputs: str, pixels: str) -> dict:
+def work(
+    puppet: str,
+    format: str,
+    target: str,
+    inputs: str,
+    pixels: str,
+    precision: str = "float32",
+    portrait: str | None = None,
+) -> dict:
     """Export and compare; see `keras_vpgc.export.export_puppet`.
 
     Args:
@@ -17,20 +25,26 @@ def work(puppet: str, format: str, target: str, inputs: str, pixels: str) -> dic
         format: A key of `FORMATS`.
         target: The file to write.
         inputs, pixels: See `keras_vpgc.export.graph.export_model`.
+        precision: `"float32"` or `"int8"`.
+        portrait: The folder whose landmarks int8 is calibrated on, or `None`.
 
     Returns:
-        What `keras_vpgc.export.check.compare` returns, and `description`.
+        What `keras_vpgc.export.check.compare` returns of the float32 file, `description`, and
+        `int8`: what `keras_vpgc.export.int8.quantise` returns, or `None`.
     """
-    from keras_vpgc.export import check, formats, graph
+    from keras_vpgc.export import check, formats, graph, int8
     from keras_vpgc.reenactment import Puppet
 
     model = Puppet.load(puppet, precision="float32").model
-    description = graph.describe(model, inputs, pixels)
-    exported = graph.export_model(model, inputs, pixels)
+    description = {**graph.describe(model, inputs, pixels), "precision": precision}
+    exported = graph.export_model(model, inputs, pixels, rows=format != "openvino")
     formats.write(format, exported, target, json.dumps(description))
     del exported
     report = check.compare(model, inputs, pixels, formats.read(format, target))
-    return {**report, "description": description}
+    small = None
+    if precision == "int8":
+        small = int8.quantise(target, int8.calibration(model, portrait))
+    return {**report, "description": description, "int8": small}
 
 
 def _main():

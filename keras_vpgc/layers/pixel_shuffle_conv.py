@@ -62,6 +62,9 @@ class PixelShuffleConv2D(keras.layers.Conv2D):
             raise VPGCError(f"factor must be at least 1; received {factor}.")
         self.factor = int(factor)
         self.pixel_filters = int(filters)
+        # Exported graphs round before pixels change places: bytes are moved quicker than floats.
+        # The values are in [0, 255] then, see `keras_vpgc.export`.
+        self.rounded = False
         for fixed in ("strides", "padding"):
             kwargs.pop(fixed, None)
         super().__init__(self.pixel_filters * self.factor**2, kernel_size, padding="same", **kwargs)
@@ -72,7 +75,10 @@ class PixelShuffleConv2D(keras.layers.Conv2D):
         self.kernel.assign(ops.tile(first, (1, 1, 1, self.factor**2)))
 
     def call(self, inputs):
-        return pixel_shuffle(super().call(inputs), self.factor)
+        maps = super().call(inputs)
+        if self.rounded:
+            maps = ops.cast(ops.round(ops.clip(maps, 0.0, 255.0)), "uint8")
+        return pixel_shuffle(maps, self.factor)
 
     def compute_output_shape(self, input_shape):
         batch, h, w, _ = input_shape

@@ -132,8 +132,9 @@ class SoftIndex(keras.layers.Layer):
         self.mode = mode
         self.temperature = float(temperature)
         self.implementation = implementation
-        # Exported graphs hold no loops, see `keras_vpgc.export`.
-        self.unrolled = False
+        # Exported graphs hold no loops, and for most runtimes a softmax along rows, which is quick
+        # there; see `keras_vpgc.export`.
+        self.unrolled = self.rows = False
 
     def build(self, input_shape):
         self._check(*input_shape)
@@ -210,7 +211,8 @@ class SoftIndex(keras.layers.Layer):
         if implementation == "direct":
             return _attend_directly(queries, keys)
         if implementation == "chunked":
-            return self._in_chunks(_attend, queries, keys, batch, pieces)
+            attend = _attend_directly if self.rows else _attend
+            return self._in_chunks(attend, queries, keys, batch, pieces)
         keys = keys[:, :, None, :]
         found = ops.dot_product_attention(queries[:, :, None, :], keys, keys, scale=1.0)
         return found[:, :, 0, :]

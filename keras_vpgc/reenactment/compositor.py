@@ -267,7 +267,7 @@ def check_composition(
 
 def _as_they_are(landmarks, track, puppet, crop):
     """Do the landmarks show the driving person before the puppet's own camera?"""
-    own = landmark_sets.landmarks(track.points, puppet.model.landmark_set)
+    own = landmark_sets.landmarks(track.points, puppet.landmark_set)
     own = to_crop(fill(own, track.valid), crop)
     if own.shape != landmarks.shape:
         return False

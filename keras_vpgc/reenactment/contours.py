@@ -78,7 +78,7 @@ def window_model(model, drawings: bool = False) -> keras.Model:
 
 
 def stream_windows(
-    call,
+    begin,
     frames,
     context: int,
     mode: str = "centered",
@@ -89,7 +89,7 @@ def stream_windows(
     """Images of a clip by a `window_model`, batch by batch.
 
     Args:
-        call: The compiled `window_model`.
+        begin: Begins a batch of consecutive frames, see `Puppet.begin`.
         frames: Array `(n, ...)`, landmarks or drawings of consecutive frames.
         context: Number of frames that the puppet sees at once.
         mode: See `context_indices`.
@@ -112,17 +112,17 @@ def stream_windows(
             chosen = np.pad(chosen, (0, batch_size - len(windows)), "edge")
             yield len(windows), frames[chosen]
 
-    for count, images in overlapped(call, batches()):
+    for count, images in overlapped(begin, batches()):
         if progress:
             progress(count)
         yield images[:count]
 
 
-def overlapped(call, batches, depth: int = 2):
-    """Results of a compiled model on the host, while the device goes on with the next.
+def overlapped(begin, batches, depth: int = 2):
+    """Results on the host, while the device goes on with the next.
 
     Args:
-        call: See `keras_vpgc.backend.compiled`.
+        begin: Begins a call, and returns a function that waits for its result as a numpy array.
         batches: Iterable of pairs of something and an input.
         depth: How many calls are ahead of the result that is waited for.
 
@@ -131,7 +131,7 @@ def overlapped(call, batches, depth: int = 2):
     """
     waiting: collections.deque = collections.deque()
     for key, batch in batches:
-        waiting.append((key, backend.to_host(call(batch))))
+        waiting.append((key, begin(batch)))
         if len(waiting) >= depth:
             key, wait = waiting.popleft()
             yield key, wait()
@@ -165,7 +165,7 @@ def drive_contours(
         ...
     ```
     """
-    model = puppet.model
+    model = puppet.drawn_model()
     size, _ = model.heatmap.size
     if isinstance(contours, str | Path):
         contours = read_contours(contours, size, model.heatmap.line_width)
@@ -177,7 +177,11 @@ def drive_contours(
         )
     call = backend.compiled(window_model(model, drawings=True))
     mode = puppet.metadata.get("context_mode", "centered")
-    return stream_windows(call, contours, model.context, mode, batch_size, progress, start)
+
+    def begin(batch):
+        return backend.to_host(call(batch))
+
+    return stream_windows(begin, contours, model.context, mode, batch_size, progress, start)
 
 
 def read_contours(folder, size: int, line_width: float | None = None) -> np.ndarray:

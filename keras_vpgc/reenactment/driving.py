@@ -212,14 +212,14 @@ def landmarks_between(puppet: Puppet, file, start=None, end=None):
     ```
     """
     stored = read_landmarks(file)
-    wanted = puppet.model.landmark_set
+    wanted = puppet.landmark_set
     if stored.landmark_set not in (None, wanted):
         raise VPGCError(
             f"{file} holds the landmark set {stored.landmark_set} but the puppet is driven by "
             f"{wanted}: write it again by vpgc landmarks for this puppet."
         )
     rate = stored.rate or puppet.metadata["frame_rate"]
-    chosen = check_landmarks(stored.landmarks, puppet.model.heatmap.num_points)
+    chosen = check_landmarks(stored.landmarks, puppet.num_points)
     times = np.arange(len(chosen)) / rate if stored.times is None else stored.times
     part = _part(times, start, end, f"{file} holds {len(chosen)} frames of landmarks")
     return chosen[part], times[part] - times[part][0], rate, stored.times is None
@@ -278,7 +278,7 @@ def contours_between(puppet: Puppet, folder, start=None, end=None) -> np.ndarray
     ```
     """
     rate = puppet.metadata["frame_rate"]
-    heatmap = puppet.model.heatmap
+    heatmap = puppet.drawn_model().heatmap
     contours = read_contours(folder, heatmap.size[0], heatmap.line_width)
     part = _part(
         np.arange(len(contours)) / rate,

@@ -67,7 +67,7 @@ def write_landmarks(puppet, driving, output, *, overwrite: bool = False, **setti
                     file,
                     landmarks=landmarks.astype("float32"),
                     frame_rate=np.float64(info.frame_rate),
-                    landmark_set=puppet.model.landmark_set,
+                    landmark_set=puppet.landmark_set,
                     **more,
                 )
             partial.replace(output)

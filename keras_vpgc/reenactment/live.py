@@ -60,6 +60,7 @@ def live(
     every_frame: bool = False,
     sound: bool = True,
     precision: str | None = None,
+    engine: str | None = None,
     overwrite: bool = False,
     provenance: Provenance | None = None,
     say=print,
@@ -77,7 +78,7 @@ def live(
     the stream ends. It has the driving video's sound; a camera gives pictures alone.
 
     Args:
-        puppet: A `Puppet`, a `puppet.keras` or a run folder.
+        puppet: A `Puppet`, a `puppet.keras`, a run folder or an exported `.onnx`.
         camera: Number of a camera (default 0), the address of one, or a
             `keras_vpgc.data.capture.Camera`.
         driving: A video instead, played at its own pace; or a file of landmarks or a folder of
@@ -88,7 +89,8 @@ def live(
         side_by_side: Begin with the driving picture beside the puppet? In recordings too.
         every_frame: Show every frame of a driving video, as fast as it goes.
         sound: Give recordings the driving video's sound, as AAC?
-        precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
+        precision: That of a puppet given by its path, see `Puppet.load`; default: `"auto"`.
+        engine: What runs an exported puppet given by its path, see `Puppet.load`.
         overwrite: Replace an existing recording?
         provenance: How recordings say that they are synthetic, those that a key begins too; what it
             knows of the puppet and of a driving video and `composite` are filled in. Its marks are
@@ -126,11 +128,11 @@ def live(
     shown = _choose_window(window, record is not None or virtual_camera, say)
     _check_provenance(provenance, record, shown, virtual_camera)
     if not isinstance(puppet, Puppet):
-        puppet = Puppet.load(puppet, precision or "auto")
-    elif precision is not None:
+        puppet = Puppet.load(puppet, precision or "auto", engine)
+    elif precision is not None or engine is not None:
         raise VPGCError(
-            "A Puppet has its precision already: give the path of its file or run, or leave "
-            "precision out."
+            "A Puppet has its precision already, and its engine: give the path of its file or run, "
+            "or leave these out."
         )
     if driving is not None:
         start, end = settings.pop("start", None), settings.pop("end", None)

@@ -1,5 +1,7 @@
 """The puppet: a model of one person, ready to be driven."""
 
+import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -67,20 +69,32 @@ class Puppet:
         self._call = backend.compiled(window_model(self.model))
 
     @classmethod
-    def load(cls, path, precision: str = "auto") -> "Puppet":
-        """Load a `puppet.keras`, or the one in a run folder or on the Hub.
+    def load(cls, path, precision: str = "auto", engine: str | None = None) -> "Puppet":
+        """Load a `puppet.keras`, or the one in a run folder or on the Hub; or an exported puppet.
 
         Args:
-            path: File, folder, or place on the Hub, see `puppet_file`.
-            precision: See the class.
+            path: File, folder, or place on the Hub, see `puppet_file`; or a `.onnx` file of
+                `vpgc export`.
+            precision: See the class, and for an exported puppet `ExportedPuppet`.
+            engine: What runs an exported puppet: `"onnxruntime"` (default) or `"openvino"`.
 
         Returns:
-            A `Puppet`.
+            A `Puppet`, for an exported one an `ExportedPuppet`.
 
         Raises:
-            VPGCError: if there is none, or it is of another schema version.
+            VPGCError: if there is none, it is of another schema version, or an engine is given
+                for what is not exported.
         """
         _check_precision(precision)
+        if Path(path).suffix == ".onnx" and not hub.is_hub_path(path):
+            from keras_vpgc.reenactment.exported import ExportedPuppet
+
+            return ExportedPuppet(path, precision, engine or "onnxruntime")
+        if engine is not None:
+            raise VPGCError(
+                f"An engine runs exported puppets, and {path} is none: export it by vpgc export "
+                "and give the .onnx file, or leave the engine out."
+            )
         path = puppet_file(path)
         model = load_model(path)
         if not isinstance(model, (PortraitReenactor, DirectMapping)):
@@ -103,6 +117,53 @@ class Puppet:
         """Side of the frames in pixels."""
         return self.model.image_size
 
+    @property
+    def context(self) -> int:
+        """Number of frames that the puppet sees for one image."""
+        return self.model.context
+
+    @property
+    def num_points(self) -> int:
+        """Number of landmarks of a frame."""
+        return self.model.heatmap.num_points
+
+    @property
+    def landmark_set(self) -> str:
+        """Name of the landmark set."""
+        return self.model.landmark_set
+
+    @property
+    def computes_in(self) -> str:
+        """Name of the precision."""
+        return str(self.model.get_config()["dtype"])
+
+    @property
+    def runtime(self) -> str:
+        """Name of what computes."""
+        return keras.backend.backend()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of settings and weights."""
+        digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True).encode())
+        for weight in self.model.get_weights():
+            digest.update(np.ascontiguousarray(weight, "float32").tobytes())
+        return digest.hexdigest()
+
+    def drawn_model(self) -> keras.Model:
+        """The Keras model, for who drives by drawings instead of landmarks."""
+        return self.model
+
+    def begin(self, landmarks):
+        """Begin the images of consecutive frames, without waiting for them.
+
+        Args:
+            landmarks: Float32 `(n + context - 1, points, 2)`, those around the frames too.
+
+        Returns:
+            A function without arguments that waits for uint8 `(n, size, size, 3)`.
+        """
+        return backend.to_host(self._call(landmarks))
+
     def drive(self, landmarks, batch_size: int = 8, progress=None) -> np.ndarray:
         """Frames of the person in the poses of the landmarks.
 
@@ -123,10 +184,10 @@ class Puppet:
 
     def batches(self, landmarks, batch_size: int = 8, progress=None, start: int = 0):
         """`drive`, batch by batch from frame `start` on: yields uint8 `(b, size, size, 3)`."""
-        landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
+        landmarks = check_landmarks(landmarks, self.num_points)
         mode = self.metadata.get("context_mode", "centered")
         yield from stream_windows(
-            self._call, landmarks, self.model.context, mode, batch_size, progress, start
+            self.begin, landmarks, self.context, mode, batch_size, progress, start
         )
 
     def drive_frames(self, landmarks, numbers):
@@ -139,12 +200,11 @@ class Puppet:
         Yields:
             uint8 RGB `(size, size, 3)` for each number.
         """
-        context = self.model.context
-        landmarks = check_landmarks(landmarks, self.model.heatmap.num_points)
+        landmarks = check_landmarks(landmarks, self.num_points)
         mode = self.metadata.get("context_mode", "centered")
-        windows = context_indices(len(landmarks), context, mode)[np.asarray(numbers, int)]
+        windows = context_indices(len(landmarks), self.context, mode)[np.asarray(numbers, int)]
         batches = ((1, landmarks[window]) for window in windows)
-        for _, images in overlapped(self._call, batches):
+        for _, images in overlapped(self.begin, batches):
             yield images[0]
 
     def stream(self, source=None, **settings):
@@ -269,7 +329,7 @@ class Puppet:
 
     def _chosen(self, points):
         """The puppet's landmark set of all of the tracker's points."""
-        return landmark_sets.landmarks(points, self.model.landmark_set)
+        return landmark_sets.landmarks(points, self.landmark_set)
 
 
 def puppet_file(path) -> Path:

@@ -3,16 +3,13 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import math
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_vpgc import assets
@@ -61,6 +58,7 @@ def reenact(
     sound: bool = True,
     batch_size: int = 8,
     precision: str | None = None,
+    engine: str | None = None,
     overwrite: bool = False,
     tracker_model=None,
     provenance: Provenance | None = None,
@@ -73,7 +71,7 @@ def reenact(
     stopped goes on from there by the same call, to the same picture.
 
     Args:
-        puppet: A `Puppet`, a `puppet.keras` or a run folder.
+        puppet: A `Puppet`, a `puppet.keras`, a run folder or an exported `.onnx`.
         driving: The driving video; or a file of landmarks, `.npz` or `.npy` (see
             `keras_vpgc.reenactment.driving.by_landmarks`); or a folder of contour images (see
             `keras_vpgc.reenactment.contours.read_contours`), a frame each at the puppet's rate.
@@ -99,7 +97,8 @@ def reenact(
             (VP9) or a folder of PNG files, without sound, and begins anew where it was stopped.
         sound: Give the result the driving video's sound, as AAC?
         batch_size: Frames computed at once.
-        precision: That of a puppet given by its path, see `Puppet`; default: `"auto"`.
+        precision: That of a puppet given by its path, see `Puppet.load`; default: `"auto"`.
+        engine: What runs an exported puppet given by its path, see `Puppet.load`.
         overwrite: Replace an existing output, and what an unfinished job of other settings left?
         tracker_model: Path of the face landmarker's model.
         provenance: How the output says that it is synthetic, see `Provenance`, whose `puppet`,
@@ -158,11 +157,11 @@ def reenact(
         paste_back = "crop"
     check_composition(paste_back, paste_into, background, paste_into_start)
     if not isinstance(puppet, Puppet):
-        puppet = Puppet.load(puppet, precision or "auto")
-    elif precision is not None:
+        puppet = Puppet.load(puppet, precision or "auto", engine)
+    elif precision is not None or engine is not None:
         raise VPGCError(
-            "A Puppet has its precision already: give the path of its file or run, or leave "
-            "precision out."
+            "A Puppet has its precision already, and its engine: give the path of its file or run, "
+            "or leave these out."
         )
     drawn, stored = sources.is_drawn(driving), sources.is_stored(driving)
     if drawn or stored:
@@ -190,7 +189,7 @@ def reenact(
     )
     settings = {
         **part,
-        "puppet": _fingerprint(puppet),
+        "puppet": puppet.fingerprint(),
         "driving": checksum,
         "retargeting": retargeting,
         "neutral": neutral,
@@ -205,8 +204,8 @@ def reenact(
         "provenance": provenance.enabled,
         "mark": provenance.mark,
         "invisible_mark": provenance.invisible,
-        "precision": str(puppet.model.get_config()["dtype"]),
-        "backend": keras.backend.backend(),
+        "precision": puppet.computes_in,
+        "backend": puppet.runtime,
         "version": __version__,
     }
     folder = output.with_name(output.name + ".parts")
@@ -381,10 +380,3 @@ def _as_high(frame, height):
 
     width = round(frame.shape[1] * height / len(frame))
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _fingerprint(puppet):
-    digest = hashlib.sha256(json.dumps(puppet.model.get_config(), sort_keys=True).encode())
-    for weight in puppet.model.get_weights():
-        digest.update(np.ascontiguousarray(weight, "float32"))
-    return digest.hexdigest()

@@ -181,14 +181,15 @@ class Stream:
             source = open_clip(puppet, source, start, end, live=bool(live))
         self.source = source
         self._ready = source if isinstance(source, ReadyClip) else None
-        self._call, drawn = puppet._call, self._ready is not None and self._ready.drawn
+        self._launch, drawn = puppet.begin, self._ready is not None and self._ready.drawn
         self._retargeting: LiveRetargeting | None = None
         if self._ready is not None:
             check_free(self._ready.path, retargeting, neutral, motion)
             if drawn:
                 if filter not in (None, "off"):
                     raise VPGCError("Contour images cannot be filtered: choose the filter 'off'.")
-                self._call = backend.compiled(window_model(puppet.model, drawings=True))
+                call = backend.compiled(window_model(puppet.drawn_model(), drawings=True))
+                self._launch = lambda window: backend.to_host(call(window))
                 self.context.nearest = True
         elif source is not None:
             self._retargeting = self._retarget(
@@ -198,7 +199,7 @@ class Stream:
         usual = "off" if self._retargeting is None else "one-euro"
         self._steady = Steady(self._rest, filter or usual, missing)
         if drawn:
-            self._rest = np.zeros(puppet.model.heatmap.size, "uint8")
+            self._rest = np.zeros(puppet.drawn_model().heatmap.size, "uint8")
         # Whatever can be refused has been: no error leaves a camera taken.
         if isinstance(source, int | str):
             source = self._own = Camera(source)
@@ -343,7 +344,7 @@ class Stream:
         self._check_pushable()
         arrived = time.perf_counter()
         if landmarks is not None:
-            points = self.puppet.model.heatmap.num_points
+            points = self.puppet.num_points
             landmarks = np.asarray(landmarks, "float32")
             landmarks = check_landmarks(landmarks[None], points, self._pushed)[0]
         else:
@@ -635,9 +636,6 @@ class Stream:
         for _ in range(2):
             self._launch(window)()
 
-    def _launch(self, window):
-        return backend.to_host(self._call(window))
-
     def _deliver(self, frame, began):
         frame.ready = time.perf_counter()
         # Two that overlap are not counted twice.
@@ -714,10 +712,10 @@ class _Context:
     """The landmarks around each frame, as far as they are known."""
 
     def __init__(self, puppet):
-        model = puppet.model
+        context = puppet.context
         centered = puppet.metadata.get("context_mode", "centered") == "centered"
-        self.past = model.context // 2 if centered else model.context - 1
-        self.future = model.context // 2 if centered else 0
+        self.past = context // 2 if centered else context - 1
+        self.future = context // 2 if centered else 0
         self.rate = float(puppet.metadata["frame_rate"])
         self.lookahead, self.by_time = 0, False
         # Of drawings there is no frame between two.
