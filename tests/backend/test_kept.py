@@ -28,6 +28,7 @@ def run(folder, most=10**9):
     return {x.name: x.stat().st_mtime_ns for x in folder.iterdir() if x.name.endswith("-cache")}
 
 
+@pytest.mark.slow
 def test_programs_are_kept_and_found_again_until_there_are_too_many(tmp_path):
     folder = tmp_path / "kept" / "xla"
     first = run(folder)

@@ -80,7 +80,7 @@ def workplace(tmp_path, clip, monkeypatch):
     """A folder as the pages mean it, and presets of GPUs made small."""
     tiny = copy.deepcopy(presets.PRESETS["vpgc_tiny"])
     tiny["recipe"] |= {"steps": 2, "driver_steps": 2, "driver_image_steps": 0}
-    for name in ("vpgc_256", "vpgc_512", "paper_512"):
+    for name in ("vpgc_256", "vpgc_512", "vpgc_512_lite", "paper_512"):
         monkeypatch.setitem(presets.PRESETS, name, tiny)
     for name in ("me", "friend", "truth", "driven", "theirs", "a", "b"):
         shutil.copy(clip, tmp_path / f"{name}.mp4")

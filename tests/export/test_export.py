@@ -174,6 +174,7 @@ def test_metadata_without_a_person():
     assert neutral_landmarks({"frame_rate": 25}) is None
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_openvino(puppet, path, windows, tmp_path):
     import openvino

@@ -39,7 +39,11 @@ def python(*arguments, **environment):
     assert code == 0, output
 
 
-@pytest.mark.parametrize("mode", ["off", "trace"] if TORCH else [""])
+# Layer by layer, the exchange between two processes is PyTorch's own.
+MODES = ["trace", pytest.param("off", marks=pytest.mark.slow)] if TORCH else [""]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_two_devices_train_as_one(mode, tmp_path):
     """Three optimisers, averages, adaptive lambda, feature matching, pairs of frames."""
     if TORCH:
@@ -121,6 +125,7 @@ def test_accumulation_on_several_devices_where_it_works():
         check_division(2, recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_what_a_process_of_pytorch_says_reaches_the_caller(portrait, tmp_path):
     (tmp_path / "run").write_text("a file")
