@@ -435,7 +435,12 @@ class LandmarkBatches(FrameBatches):
         super().__init__(images, *args, landmarks=region_landmarks, **kwargs)
 
     def make(self, batch):
-        return (self.windows[self.chosen(batch)], *super().make(batch))
+        windows, moves = self.windows[self.chosen(batch)], self.moves(batch)
+        if moves:
+            factors, shifts = moves
+            factors, shifts = factors[:, None, None, None], shifts[:, None, None]
+            windows = 0.5 + (windows - 0.5) * factors + shifts / self.images.shape[1]
+        return (windows, *super().make(batch))
 
 
 class DriverBatches(ShuffledBatches):

@@ -175,13 +175,24 @@ def drive_contours(
             f"This puppet is driven by drawings of type uint8 and shape (frames, {size}, {size}); "
             f"received {contours.dtype} {contours.shape}."
         )
-    call = backend.compiled(window_model(model, drawings=True))
     mode = puppet.metadata.get("context_mode", "centered")
+    return stream_windows(
+        begin_of_drawings(model), contours, model.context, mode, batch_size, progress, start
+    )
 
-    def begin(batch):
-        return backend.to_host(call(batch))
 
-    return stream_windows(begin, contours, model.context, mode, batch_size, progress, start)
+def begin_of_drawings(model):
+    """`Puppet.begin` for drawings instead of landmarks.
+
+    Args:
+        model: The puppet's Keras model.
+
+    Returns:
+        A function of uint8 drawings `(n + context - 1, s, s)`, of consecutive frames, that begins
+        their images and returns a function that waits for uint8 `(n, size, size, 3)`.
+    """
+    call = backend.compiled(window_model(model, drawings=True))
+    return lambda drawings: backend.to_host(call(drawings))
 
 
 def read_contours(folder, size: int, line_width: float | None = None) -> np.ndarray:

@@ -155,13 +155,7 @@ def _onnx_runtime(path, precision, threads):
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
-        # Of a file that is newer than it, it says that IR version or opset are not supported.
-        if re.search(r"IR version|opset|No Op registered|NOT_IMPLEMENTED", str(error)):
-            raise VPGCError(
-                f"onnxruntime {onnxruntime.__version__} is too old for {path}: pip install "
-                "--upgrade onnxruntime."
-            ) from error
-        raise _damaged(path) from error
+        raise _unreadable(path, onnxruntime, error) from error
     text = session.get_modelmeta().custom_metadata_map.get("keras_vpgc")
     entry = session.get_inputs()[0].name
     return lambda window: session.run(None, {entry: window})[0], text, "float32"
@@ -189,12 +183,7 @@ def _openvino(path, precision, threads):
     try:
         model = core.read_model(path)
     except Exception as error:
-        if re.search(r"IR version|opset|not supported", str(error)):
-            raise VPGCError(
-                f"openvino {openvino.__version__} is too old for {path}: pip install --upgrade "
-                "openvino."
-            ) from error
-        raise _damaged(path) from error
+        raise _unreadable(path, openvino, error) from error
     notes = model.get_rt_info()
     notes = notes["framework"] if "framework" in notes else {}
     text = notes["keras_vpgc"].astype(str) if "keras_vpgc" in notes else None
@@ -238,7 +227,17 @@ def _split_off_drawing(drawing, rest):
     return openvino.Model([drawn(drawing)], drawing.get_parameters(), "drawing")
 
 
-def _damaged(path):
+# What runtimes say of a file that is newer than they are.
+_TOO_NEW = re.compile(r"IR version|opset|No Op registered|NOT_IMPLEMENTED|not supported")
+
+
+def _unreadable(path, runtime, error):
+    """What to say of a file that a runtime does not open."""
+    if _TOO_NEW.search(str(error)):
+        name = runtime.__name__
+        return VPGCError(
+            f"{name} {runtime.__version__} is too old for {path}: pip install --upgrade {name}."
+        )
     return VPGCError(
         f"{path} cannot be read as an ONNX file: it is damaged or another kind of file; copy it "
         "again, or export the puppet again."

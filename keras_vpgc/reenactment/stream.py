@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_vpgc import assets, backend
+from keras_vpgc import assets
 from keras_vpgc.data import parallel
 from keras_vpgc.data.capture import Camera, Clip
 from keras_vpgc.data.smoothing import OneEuro
 from keras_vpgc.data.tracker_pool import TrackerPool
 from keras_vpgc.errors import VPGCError
-from keras_vpgc.reenactment.contours import window_model
+from keras_vpgc.reenactment.contours import begin_of_drawings
 from keras_vpgc.reenactment.driving import check_free, is_drawn, is_stored
 from keras_vpgc.reenactment.live_retargeting import (
     CALIBRATION_FRAMES,
@@ -188,8 +188,7 @@ class Stream:
             if drawn:
                 if filter not in (None, "off"):
                     raise VPGCError("Contour images cannot be filtered: choose the filter 'off'.")
-                call = backend.compiled(window_model(puppet.drawn_model(), drawings=True))
-                self._launch = lambda window: backend.to_host(call(window))
+                self._launch = begin_of_drawings(puppet.drawn_model())
                 self.context.nearest = True
         elif source is not None:
             self._retargeting = self._retarget(

@@ -845,7 +845,6 @@ def _fit_codebook(
     batches = FrameBatches(
         data.images,
         landmarks=data.landmarks[data.train] if recipe.region_weights else None,
-        jitter=recipe.frame_jitter,
         **_frame_settings(data, config, stage, augmentation),
     )
     shown = data.held_images[data.shown]
@@ -885,6 +884,7 @@ def _frame_settings(data, config, stage, augmentation):
         "steps": stage.steps_per_epoch,
         "seed": config.seed,
         "augmentation": augmentation,
+        "jitter": config.recipe.frame_jitter,
         "sampling": data.sampling,
         "prefetch": PREFETCH,
         "shard": backend.process(),

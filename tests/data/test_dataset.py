@@ -4,7 +4,7 @@ import pytest
 
 from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
-from keras_vpgc.data.dataset import DriverImageBatches, augment, weigh_regions
+from keras_vpgc.data.dataset import DriverImageBatches, LandmarkBatches, augment, weigh_regions
 from keras_vpgc.data.portrait import fill
 from tests.layers.layer_case import to_numpy
 
@@ -170,6 +170,23 @@ def test_jitter_moves_frames_and_their_regions_together():
         np.testing.assert_array_equal(again, whole)
     np.testing.assert_array_equal(batch(0, shard=(1, 2))[0], found[2:])
     assert (batch(1)[0] != found).any()
+
+
+def test_jitter_moves_landmarks_with_their_frames():
+    landmarks = np.stack([face(0.5, 0.5)] * 4)
+    batches = LandmarkBatches(
+        landmarks, context_indices(4, 3), np.zeros((4, 64, 64, 3), "uint8"), 4, 1,
+        region_landmarks=landmarks, region_weights={"face": 3.0}, jitter=0.3,
+    )  # fmt: skip
+    windows, _, weights = batches[0]
+    assert windows.shape == (4, 3, 68, 2) and (windows == windows[:, :1]).all()
+    for window, weight in zip(windows, to_numpy(weights)[..., 0], strict=True):
+        inside = weight > weight.min()
+        middles = [np.flatnonzero(inside.any(axis)).mean() + 0.5 for axis in (0, 1)]
+        ends = 64 * np.stack([window[0].min(0), window[0].max(0)])
+        # The box has a margin, which is enlarged with it, and whole pixels.
+        np.testing.assert_allclose(middles, ends.mean(0), atol=1.5)
+    assert np.ptp(windows[:, 0, :, 0].max(1)) > 0.02
 
 
 def test_image_batches_hold_features_images_and_weights(rng):
