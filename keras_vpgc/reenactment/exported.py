@@ -1,8 +1,11 @@
 """A puppet that was exported: driven by ONNX Runtime or OpenVINO, without its Keras model."""
 
+import functools
 import json
 import re
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,8 @@ MAX_THREADS = 8
 class ExportedPuppet(Puppet):
     """A puppet of `vpgc export` (ONNX, from landmarks), driven as any other.
 
-    Frames are computed one by one, whatever the batch size: on a processor that is the quickest.
+    A single frame is computed by all threads, those of a batch beside each other by one thread
+    each, which takes the least processor time for a frame.
 
     Args:
         path: The `.onnx` file.
@@ -71,10 +75,13 @@ class ExportedPuppet(Puppet):
                 "bfloat16, or leave the precision out."
             )
         # OpenVINO's threads hold the processor while they wait: tracking and encoding get a core.
-        spare = 1 if engine == "openvino" else 0
-        threads = threads or min(max(1, default_workers() - spare), MAX_THREADS)
+        cores = min(default_workers(), MAX_THREADS)
+        self._at_once = threads or cores
+        threads = threads or max(1, cores - (engine == "openvino"))
         start = _onnx_runtime if engine == "onnxruntime" else _openvino
-        self._run, text, self._computes_in = start(path, precision, threads)
+        self._start = functools.partial(start, path)
+        self._run, text, self._computes_in = self._start(precision, threads, 1)
+        self._crew: ThreadPoolExecutor | None = None
         self.description = _described(path, text)
         self.metadata = self.description["metadata"]
         self.sha256 = sha256(path)
@@ -129,18 +136,32 @@ class ExportedPuppet(Puppet):
         )
 
     def begin(self, landmarks):
-        """The images of consecutive frames; see `Puppet.begin`. They are there on return."""
+        """Begin the images of consecutive frames; see `Puppet.begin`."""
         landmarks = np.asarray(landmarks, "float32")
         starts = range(len(landmarks) - self.context + 1)
-        windows = (landmarks[None, k : k + self.context] for k in starts)
-        images = np.concatenate([self._run(np.ascontiguousarray(w)) for w in windows])
-        if images.dtype != np.uint8:
-            images = np.rint((images + 1.0) * 127.5).clip(0, 255).astype("uint8")
-        return lambda: images
+        windows = [np.ascontiguousarray(landmarks[None, k : k + self.context]) for k in starts]
+        if len(windows) == 1 or self._at_once == 1:
+            images = [self._image(self._run, w) for w in windows]
+            return lambda: np.concatenate(images)
+        if self._crew is None:
+            self._beside, _, _ = self._start(self._computes_in, 1, self._at_once)
+            self._crew = ThreadPoolExecutor(self._at_once, "network")
+        waiting = [self._crew.submit(self._image, self._beside, w) for w in windows]
+        return lambda: np.concatenate([x.result() for x in waiting])
+
+    @staticmethod
+    def _image(run, window):
+        image = run(window)
+        if image.dtype != np.uint8:
+            image = np.rint((image + 1.0) * 127.5).clip(0, 255).astype("uint8")
+        return image
 
 
-def _onnx_runtime(path, precision, threads):
-    """A function of one window, the file's metadata, and the name of the precision."""
+def _onnx_runtime(path, precision, threads, beside):
+    """A function of one window, the file's metadata, and the name of the precision.
+
+    Of `beside` threads each may call the function, and each call takes `threads` more.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -161,7 +182,7 @@ def _onnx_runtime(path, precision, threads):
     return lambda window: session.run(None, {entry: window})[0], text, "float32"
 
 
-def _openvino(path, precision, threads):
+def _openvino(path, precision, threads, beside):
     """See `_onnx_runtime`."""
     try:
         import openvino
@@ -176,8 +197,8 @@ def _openvino(path, precision, threads):
         )
     half = half and precision != "float32"
     settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": threads * beside,
+        "NUM_STREAMS": beside,
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
     }
     try:
@@ -189,21 +210,25 @@ def _openvino(path, precision, threads):
     text = notes["keras_vpgc"].astype(str) if "keras_vpgc" in notes else None
     # Before anything of another file is taken apart.
     _described(path, text)
-    draw = None
+    drawing = None
     if half:
         # Places of points in bfloat16 would be off by a quarter of a pixel.
         drawing = _split_off_drawing(core.read_model(path), model)
         plain = {**settings, "INFERENCE_PRECISION_HINT": "f32"}
-        draw = core.compile_model(drawing, "CPU", plain).create_infer_request()
+        drawing = core.compile_model(drawing, "CPU", plain)
         # Its fused attention gives zeros in bfloat16 where keys are as short as codes.
         settings["SNIPPETS_MODE"] = "DISABLE"
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    network = core.compile_model(model, "CPU", settings)
+    requests = threading.local()
 
     def run(window):
+        if not hasattr(requests, "network"):
+            requests.network = network.create_infer_request()
+            requests.draw = drawing and drawing.create_infer_request()
         inputs = {0: window}
-        if draw is not None:
-            inputs[1] = draw.infer(inputs, share_inputs=True)[0]
-        return np.array(request.infer(inputs, share_inputs=True)[0])
+        if requests.draw:
+            inputs[1] = requests.draw.infer(inputs, share_inputs=True)[0]
+        return np.array(requests.network.infer(inputs, share_inputs=True)[0])
 
     return run, text, "bfloat16" if half else "float32"
 

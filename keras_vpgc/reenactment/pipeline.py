@@ -1,7 +1,10 @@
 """Stages that work beside each other: the bounded queues between them and their times."""
 
 import collections
+import statistics
 import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -93,6 +96,63 @@ class Channel:
             self._given_up = True
             self._items.clear()
             self._changed.notify_all()
+
+
+class Pace:
+    """When to begin with a frame so that it is ready when the last stage is free for it.
+
+    What is begun sooner is replaced by what is newer, and took the processor from those who work.
+
+    Args:
+        clock: Gives the time in seconds.
+    """
+
+    # A late picture is worse than one that waits a little; and a stage may stop for long.
+    EARLY, LONGEST = 1.2, 0.5
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
+        self._under_way: collections.deque[int] = collections.deque()
+        self._leads, self._takes = Median(), Median()
+        self._free = 0.0
+
+    def wait(self) -> float:
+        """Seconds to wait before a frame is begun."""
+        left = self._free - self.EARLY * self._leads() - self._clock()
+        return min(max(0.0, left), self.LONGEST)
+
+    def begun(self, number: int) -> None:
+        """A frame is begun."""
+        self._under_way.append(number)
+        self._free = max(self._free, self._clock() + self._leads()) + self._takes()
+
+    def led(self, seconds: float) -> None:
+        """The time from a frame's beginning until the last stage could have it."""
+        self._leads.add(seconds)
+
+    def last(self, number: int) -> None:
+        """The last stage takes a frame; those before it never come there."""
+        while self._under_way and self._under_way[0] <= number:
+            self._under_way.popleft()
+        self._free = self._clock() + self._takes() * (1 + len(self._under_way))
+
+    def ended(self, seconds: float) -> None:
+        """The time that the last stage took for a frame."""
+        self._takes.add(seconds)
+
+
+class Median:
+    """The median of the last values; 0 without any."""
+
+    def __init__(self, of: int = 15):
+        self._kept: collections.deque[float] = collections.deque(maxlen=of)
+
+    def add(self, value: float) -> None:
+        """Note a value."""
+        self._kept.append(value)
+
+    def __call__(self) -> float:
+        return statistics.median(self._kept) if self._kept else 0.0
 
 
 class StageTimes:

@@ -26,7 +26,7 @@ from keras_vpgc.reenactment.live_retargeting import (
     SamePerson,
     rest_landmarks,
 )
-from keras_vpgc.reenactment.pipeline import Channel, Closed, StageTimes, Statistics
+from keras_vpgc.reenactment.pipeline import Channel, Closed, Pace, StageTimes, Statistics
 from keras_vpgc.reenactment.puppet import GUARDS, RETARGETING, check_landmarks
 from keras_vpgc.reenactment.ready_clip import ReadyClip
 from keras_vpgc.reenactment.steady import Steady
@@ -227,6 +227,7 @@ class Stream:
         self._threads: list[threading.Thread] = []
         self._channels: list[Channel] = []
         self._pool: TrackerPool | None = None
+        self._pace = Pace()
         self._finished = self._closed = False
         self._pushed = 0
 
@@ -539,7 +540,10 @@ class Stream:
     def _track(self):
         while True:
             self._permits.acquire()
+            if self.live:
+                time.sleep(self._pace.wait())
             frame = self._captures.get()
+            self._pace.begun(frame.number)
             future = self._pool.submit(frame.picture)
             future.add_done_callback(lambda _: self._permits.release())
             self._tracked.put((frame, future))
@@ -570,7 +574,9 @@ class Stream:
             frame.points = points if frame.face else None
             self._without += not frame.face
             frame.landmarks = self._steady(landmarks, frame.second, jump)
-            self.times["retargeting"].add(time.perf_counter() - began)
+            ended = time.perf_counter()
+            self.times["retargeting"].add(ended - began)
+            self._pace.led(seconds + ended - began)
             if frame.landmarks is None:
                 self._skipped += 1
             else:
@@ -616,6 +622,7 @@ class Stream:
     def _start(self, frame, window, before):
         """Begin an image, then wait for the one before it; live, for itself."""
         began = time.perf_counter()
+        self._pace.last(frame.number)
         wait = self._launch(window)
         self._hand_over(before)
         if self.live:
@@ -633,12 +640,16 @@ class Stream:
         """Compile, before anybody waits for an image."""
         window = np.repeat(self._rest[None], self.context.past + 1 + self.context.future, axis=0)
         for _ in range(2):
+            began = time.perf_counter()
             self._launch(window)()
+        self._pace.ended(time.perf_counter() - began)
 
     def _deliver(self, frame, began):
         frame.ready = time.perf_counter()
         # Two that overlap are not counted twice.
-        self.times["network"].add(frame.ready - max(began, self._last_ready))
+        took = frame.ready - max(began, self._last_ready)
+        self.times["network"].add(took)
+        self._pace.ended(took)
         self._last_ready = frame.ready
         if self.source is None:
             self._shown += 1

@@ -412,6 +412,23 @@ def test_live_the_newest_picture_wins_and_memory_is_bounded(puppet, pictures):
 
 
 @once
+def test_live_no_picture_is_tracked_for_nothing(puppet, pictures, monkeypatch):
+    """A slow network takes one picture after the other; those between are not tracked."""
+    begin = puppet.begin
+
+    def slow(landmarks):
+        time.sleep(0.1)
+        return begin(landmarks)
+
+    monkeypatch.setattr(puppet, "begin", slow)
+    source = Source(pictures * 2, live=True, pause=0.02)
+    with puppet.stream(source) as stream:
+        shown = sum(1 for _ in stream)
+    tracked = stream.stats()["stages"]["tracking"]["frames"]
+    assert 5 < shown <= tracked <= 1.5 * shown
+
+
+@once
 def test_a_file_waits_for_a_slow_program(puppet, pictures):
     source = Source(pictures[:40])
     with puppet.stream(source, workers=1, retargeting="none") as stream:
