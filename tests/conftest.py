@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -27,6 +28,15 @@ def pytest_ignore_collect(collection_path, config):
     if "not once" in config.option.markexpr and collection_path.suffix == ".py":
         return ONCE.search(collection_path.read_text()) is not None or None
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`slow_on("tensorflow")`: slow there, and run under the others each time."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    for item in items:
+        if any(backend in mark.args for mark in item.iter_markers("slow_on")):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +139,26 @@ def run(portrait, make_once) -> Path:
             train_puppet(portrait, to / "r", "vpgc_tiny", network=network, recipe=recipe, verbose=0)
 
     return make_once(f"run-{keras.backend.backend()}", train) / "r"
+
+
+@pytest.fixture(scope="session")
+def small_export(run, make_once):
+    """`small.keras` of random weights, and what exporting it to ONNX returned."""
+    import keras
+
+    import keras_vpgc
+    from keras_vpgc.export import export_puppet
+    from tests.export.puppets import build
+
+    def make(to):
+        keras.utils.set_random_seed(1)
+        build(keras_vpgc.load(run).metadata).save(to / "small.keras")
+        # Beside nothing else.
+        done = export_puppet(to / "small.keras", to / "onnx" / "small.onnx")
+        (to / "export.pickle").write_bytes(pickle.dumps(done))
+
+    folder = make_once("export", make)
+    return folder / "small.keras", pickle.loads((folder / "export.pickle").read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +13,32 @@ from tests.cli.test_cli import refused
 pytestmark = pytest.mark.once
 
 
+def test_what_was_written_is_said(vpgc, run, small_export, monkeypatch):
+    done, asked = small_export[1], []
+
+    def export(*arguments, **settings):
+        asked.append((arguments, settings))
+        return done
+
+    monkeypatch.setattr("keras_vpgc.export.export_puppet", export)
+    code, out, _ = vpgc("export", run, "-o", "me.onnx", "--pixels", "float", "--overwrite")
+    assert code == 0
+    ((arguments, settings),) = asked
+    assert arguments == (run, Path("me.onnx"), "onnx")
+    assert (settings["inputs"], settings["pixels"]) == ("landmarks", "float")
+    assert settings["precision"] == "float32" and settings["overwrite"]
+    assert "float32 landmarks (batch, 3, 68, 2) -> uint8 images (batch, 32, 32, 3)" in out
+    assert "ONNX Runtime and Keras differ by" in out and "over 5 images" in out
+    assert f"{done.path} is ready." in out
+
+
+def test_what_cannot_be_exported_is_refused(vpgc, run, tmp_path):
+    (tmp_path / "me.onnx").write_bytes(b"mine")
+    refused(vpgc("export", run, "-o", tmp_path / "me.onnx"), "exists", "--overwrite")
+    refused(vpgc("export", run, "--format", "caffe"), "no format 'caffe'", "onnx, openvino")
+
+
+@pytest.mark.slow
 def test_a_puppet_is_exported_beside_itself(vpgc, run, portrait, tmp_path):
     model = DirectMapping(
         image_size=32, context=3, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
@@ -35,7 +62,6 @@ def test_a_puppet_is_exported_beside_itself(vpgc, run, portrait, tmp_path):
         found = module(torch.from_numpy(batch)).numpy()
         assert found.dtype == np.uint8 and np.abs(found - wanted).max() <= 0.55
     refused(vpgc("export", tmp_path / "direct.keras", "--format", "torch"), "exists", "--overwrite")
-    refused(vpgc("export", run, "--format", "caffe"), "no format 'caffe'", "onnx, openvino")
 
 
 def test_landmarks_of_a_video_become_a_file(vpgc, run, clip, portrait, tmp_path):

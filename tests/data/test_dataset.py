@@ -242,6 +242,17 @@ def test_shards_divide_each_batch_among_them():
         FrameBatches(numbered(10), 6, 1, shard=(3, 3))
 
 
+@pytest.mark.once
+def test_shards_move_their_frames_as_the_whole_does(rng):
+    images = rng.integers(0, 256, (10, 16, 16, 3), dtype="uint8")
+    landmarks = rng.uniform(0.2, 0.8, (10, 68, 2))
+    settings = {"landmarks": landmarks, "region_weights": {"face": 3.0}, "jitter": 0.3}
+    whole = FrameBatches(images, 6, 2, **settings)[1]
+    parts = [FrameBatches(images, 6, 2, shard=(r, 3), **settings)[1] for r in range(3)]
+    for all_of_it, *its_parts in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate(its_parts), all_of_it)
+
+
 def paired(batch_size, shard=None, **settings):
     """Batches whose features are the numbers of their frames; 4, 5 and 8 are no examples."""
     indices = np.array([0, 1, 2, 3, 6, 7, 9])

@@ -13,36 +13,14 @@ from keras_vpgc import VPGCError
 from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.export import export_puppet, exporter, formats
 from keras_vpgc.export.graph import neutral_landmarks
-from keras_vpgc.models import PortraitReenactor
+from tests.export.puppets import build_light
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def build(metadata):
-    """A puppet of few layers, whose number is what takes time, with random weights."""
-    return PortraitReenactor(
-        image_size=32, context=3, base_channels=8, multipliers=(1, 2), driver_base_channels=8,
-        driver_multipliers=(1, 2), num_blocks=1, latent_dim=16, norm_groups=4,
-        attention_sizes=(16,), codes_per_cell=8, transformer_blocks=1, transformer_heads=2,
-        transformer_mlp_units=16, metadata={**metadata, "size": 32}, dtype="float32",
-    )  # fmt: skip
-
-
-def build_light(metadata):
-    """The same of separable blocks, with a pixel shuffle at its end."""
-    config = build({**metadata, "context_mode": "causal"}).get_config()
-    light = {"block": "separable", "stride": 2, "heatmap_size": 16, "shortcuts": True}
-    light |= {"multipliers": (1, 2), "driver_multipliers": (1, 2), "image_size": 32}
-    light |= {"attention_sizes": ()}
-    return PortraitReenactor.from_config({**config, **light})
-
-
 @pytest.fixture(scope="module")
-def path(run, tmp_path_factory):
-    keras.utils.set_random_seed(1)
-    path = tmp_path_factory.mktemp("small") / "small.keras"
-    build(keras_vpgc.load(run).metadata).save(path)
-    return path
+def path(small_export):
+    return small_export[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +35,9 @@ def windows(portrait):
 
 
 @pytest.fixture(scope="module")
-def onnx(path, tmp_path_factory):
+def onnx(small_export):
     """The puppet as ONNX, exported with this backend as the caller."""
-    return export_puppet(path, tmp_path_factory.mktemp("onnx") / "me.onnx")
+    return small_export[1]
 
 
 @pytest.mark.once
@@ -148,7 +126,7 @@ def test_onnx_shows_what_keras_shows_in_any_batch(onnx, puppet, windows):
 def test_the_report_is_of_the_file(onnx):
     assert 0 <= onnx.mean <= onnx.largest <= 1 and onnx.windows == 5
     assert onnx.files == [onnx.path]
-    assert sorted(f.name for f in onnx.path.parent.iterdir()) == ["me.onnx"]
+    assert sorted(f.name for f in onnx.path.parent.iterdir()) == ["small.onnx"]
 
 
 @pytest.mark.once

@@ -94,7 +94,7 @@ def test_autoencoder_is_its_parts_one_after_another(rng):
     [
         {},
         pytest.param({"mode": "hard"}, marks=pytest.mark.once),
-        {"codebook": "vanilla"},
+        pytest.param({"codebook": "vanilla"}, marks=pytest.mark.slow_on("tensorflow", "jax")),
         pytest.param(
             {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3}, marks=pytest.mark.once
         ),

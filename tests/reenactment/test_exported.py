@@ -2,10 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -13,7 +13,7 @@ import keras_vpgc
 from keras_vpgc import VPGCError
 from keras_vpgc.data import video
 from keras_vpgc.export import export_puppet
-from keras_vpgc.models import PortraitReenactor
+from keras_vpgc.export.int8 import calibration, quantise
 from keras_vpgc.reenactment import Puppet, reenact
 from keras_vpgc.reenactment.exported import ExportedPuppet
 
@@ -21,20 +21,10 @@ pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")
-def pair(run, tmp_path_factory):
-    """A light puppet of random weights, as Keras has it and as ONNX."""
-    keras.utils.set_random_seed(1)
-    metadata = {**keras_vpgc.load(run).metadata, "size": 32, "context_mode": "causal"}
-    folder = tmp_path_factory.mktemp("exported")
-    PortraitReenactor(
-        image_size=32, heatmap_size=16, context=3, base_channels=8, multipliers=(1, 2),
-        driver_base_channels=8, driver_multipliers=(1, 2), num_blocks=1, latent_dim=16,
-        norm_groups=4, attention_sizes=(), codes_per_cell=8, transformer_blocks=1,
-        transformer_heads=2, transformer_mlp_units=16, block="separable", stride=2,
-        shortcuts=True, metadata=metadata, dtype="float32",
-    ).save(folder / "light.keras")  # fmt: skip
-    export_puppet(folder / "light.keras", folder / "light.onnx")
-    return keras_vpgc.load(folder / "light.keras", precision="float32"), folder / "light.onnx"
+def pair(small_export):
+    """A puppet of random weights, as Keras has it and as ONNX."""
+    path, done = small_export
+    return keras_vpgc.load(path, precision="float32"), done.path
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +57,11 @@ def test_it_shows_what_keras_shows(pair, exported, portrait):
     assert (found[0] != found[-1]).any()
     np.testing.assert_array_equal(np.stack(list(exported.drive_frames(landmarks, [5, 2]))),
                                   found[[5, 2]])  # fmt: skip
+    # It sees the frame after each.
     with exported.stream() as stream:
-        pushed = np.stack([stream.push(x) for x in landmarks])
+        first, *pushed = [stream.push(x) for x in landmarks]
+        pushed += stream.flush()
+    assert first is None
     np.testing.assert_array_equal(pushed, found)
     assert len(exported.drive(landmarks[:0])) == 0
     with pytest.raises(VPGCError, match=r"driven by landmarks of shape \(frames, 68, 2\)"):
@@ -104,30 +97,43 @@ def test_without_instructions_for_bfloat16(pair, portrait, monkeypatch):
     assert far.max() <= 1
 
 
-def test_int8_is_calibrated_and_says_how_far_it_is(pair, portrait, tmp_path):
+def are_int8(path):
     import onnx
 
+    weights = [x for x in onnx.load(path).graph.initializer if x.data_type == 3]
+    return sum(len(x.dims) == 4 for x in weights) > 10
+
+
+def test_int8_is_calibrated_and_says_how_far_it_is(pair, portrait, tmp_path):
     puppet = pair[0]
-    puppet.model.save(tmp_path / "me.keras")
-    done = export_puppet(
-        tmp_path / "me.keras", tmp_path / "me.onnx", precision="int8", portrait=portrait.path
-    )
-    weights = [x for x in onnx.load(done.path).graph.initializer if x.data_type == 3]  # int8
-    assert sum(len(x.dims) == 4 for x in weights) > 10
-    assert [f.name for f in sorted(tmp_path.iterdir())] == ["me.keras", "me.onnx"]
-    small = keras_vpgc.load(done.path)
-    assert small.description == done.description and done.description["precision"] == "int8"
-    found = small.drive(portrait.landmarks[:6]).astype(int)
+    small = shutil.copy(pair[1], tmp_path / "me.onnx")
+    told = quantise(small, calibration(puppet.model, portrait.path))
+    assert are_int8(small) and [f.name for f in tmp_path.iterdir()] == ["me.onnx"]
+    found = keras_vpgc.load(small).drive(portrait.landmarks[:6]).astype(int)
     off = np.abs(found - puppet.drive(portrait.landmarks[:6]))
     # Of the same kind as what was told of other frames, and int8 indeed.
-    assert 0 < off.mean() < 3 * done.int8["mean"] + 0.5 and done.int8["largest"] >= 1
+    assert 0 < off.mean() < 3 * told["mean"] + 0.5 and told["largest"] >= 1
+
+
+@pytest.mark.slow
+def test_a_puppet_is_exported_in_int8(small_export, portrait, tmp_path):
+    path = shutil.copy(small_export[0], tmp_path / "me.keras")
+    done = export_puppet(path, tmp_path / "me.onnx", precision="int8", portrait=portrait.path)
+    assert are_int8(done.path) and done.int8["largest"] >= 1
+    assert [f.name for f in sorted(tmp_path.iterdir())] == ["me.keras", "me.onnx"]
+    description = keras_vpgc.load(done.path).description
+    assert description == done.description and description["precision"] == "int8"
+
+
+def test_what_int8_is_not_for(small_export, portrait, tmp_path):
+    path = shutil.copy(small_export[0], tmp_path / "me.keras")
     for settings in ({"format": "torch"}, {"inputs": "heatmaps"}):
         with pytest.raises(VPGCError, match="Only ONNX from landmarks is written in int8"):
-            export_puppet(tmp_path / "me.keras", precision="int8", **settings)
+            export_puppet(path, precision="int8", **settings)
     with pytest.raises(VPGCError, match="A portrait calibrates int8 alone"):
-        export_puppet(tmp_path / "me.keras", portrait=portrait.path)
+        export_puppet(path, portrait=portrait.path)
     with pytest.raises(VPGCError, match="no precision 'int4': choose one of float32, int8"):
-        export_puppet(tmp_path / "me.keras", precision="int4")
+        export_puppet(path, precision="int4")
 
 
 def test_a_video_is_reenacted_from_file_to_file(pair, clip, tmp_path):

@@ -53,6 +53,7 @@ def test_some_frames_are_those_of_the_whole(puppet, portrait):
     assert list(puppet.drive_frames(landmarks, [])) == []
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_half_precision_looks_the_same(puppet, portrait):
     landmarks = portrait.landmarks[:9]
     exact = puppet.drive(landmarks).astype("int")

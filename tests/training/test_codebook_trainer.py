@@ -145,8 +145,11 @@ def test_adam_state_goes_on_in_a_second_fit(images):
     [
         {},
         pytest.param({"mode": "hard"}, marks=pytest.mark.once),
-        {"codebook": "vanilla"},
-        {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3},
+        pytest.param({"codebook": "vanilla"}, marks=pytest.mark.slow_on("tensorflow", "jax")),
+        pytest.param(
+            {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 3},
+            marks=pytest.mark.slow_on("tensorflow", "jax"),
+        ),
         pytest.param({"codebook": "split"}, marks=pytest.mark.once),
     ],
     ids=["soft", "hard", "vanilla", "averages", "split"],

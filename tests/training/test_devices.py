@@ -43,6 +43,7 @@ def python(*arguments, **environment):
 MODES = ["trace", pytest.param("off", marks=pytest.mark.slow)] if TORCH else [""]
 
 
+@pytest.mark.slow_on("tensorflow")
 @pytest.mark.parametrize("mode", MODES)
 def test_two_devices_train_as_one(mode, tmp_path):
     """Three optimisers, averages, adaptive lambda, feature matching, pairs of frames."""

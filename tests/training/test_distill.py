@@ -113,6 +113,7 @@ def test_student_learns_and_the_run_is_a_puppet(run, portrait, tmp_path, eager_t
         np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
 
 
+@pytest.mark.slow_on("tensorflow", "jax")
 def test_lesson_moves_the_student_towards_the_teacher(run, portrait):
     autoencoder, driver = (_light(cls) for cls in (PortraitAutoencoder, PortraitDriver))
     student = PortraitReenactor.from_models(autoencoder, driver)

@@ -82,6 +82,7 @@ def test_loss_is_eq_8(rng, eager_tensorflow):
     assert keras.backend.standardize_dtype(driver(heatmaps).dtype) == "float32"
 
 
+@pytest.mark.slow_on("tensorflow", "jax")
 @pytest.mark.parametrize(
     "settings",
     [{}, pytest.param({"codebook": "vanilla", "num_codes": 16}, marks=pytest.mark.once)],

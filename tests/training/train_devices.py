@@ -30,6 +30,8 @@ WHOLE = {
     "accumulate": 1,
     "adversarial": None,
     "feature_matching_weight": 0.0,
+    # Moved frames add to that; that shards move theirs as the whole does is tested with the data.
+    "frame_jitter": 0.0,
 }
 
 
