@@ -21,6 +21,8 @@ from keras_vpgc.version import PUPPET_SCHEMA_VERSION
 ENGINES = ("onnxruntime", "openvino")
 # More threads than this wait for each other longer than they compute.
 MAX_THREADS = 8
+# Without any of these, ONNX Runtime adds products of int8 in int16, where they may overflow.
+VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 class ExportedPuppet(Puppet):
@@ -86,6 +88,14 @@ class ExportedPuppet(Puppet):
         self.metadata = self.description["metadata"]
         self.sha256 = sha256(path)
         self._engine = engine
+        instructions = _instructions()
+        if self.description.get("precision") == "int8" and instructions and not VNNI & instructions:
+            warnings.warn(
+                f"This processor has no instructions for int8 (VNNI), in which {path} is: it takes "
+                "longer than in float32, and pixels may be off by more than the export "
+                "said; export the puppet in float32 for this processor.",
+                stacklevel=3,
+            )
 
     @property
     def model(self) -> Any:
@@ -155,6 +165,16 @@ class ExportedPuppet(Puppet):
         if image.dtype != np.uint8:
             image = np.rint((image + 1.0) * 127.5).clip(0, 255).astype("uint8")
         return image
+
+
+def _instructions() -> frozenset[str]:
+    """Names of the instructions of an x86 processor; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
 
 
 def _onnx_runtime(path, precision, threads, beside):

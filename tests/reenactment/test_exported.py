@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from keras_vpgc.data import video
 from keras_vpgc.export import export_puppet
 from keras_vpgc.export.int8 import calibration, quantise
 from keras_vpgc.reenactment import Puppet, reenact
+from keras_vpgc.reenactment import exported as exported_module
 from keras_vpgc.reenactment.exported import ExportedPuppet
 
 pytestmark = pytest.mark.once
@@ -113,6 +115,17 @@ def test_int8_is_calibrated_and_says_how_far_it_is(pair, portrait, tmp_path):
     off = np.abs(found - puppet.drive(portrait.landmarks[:6]))
     # Of the same kind as what was told of other frames, and int8 indeed.
     assert 0 < off.mean() < 3 * told["mean"] + 0.5 and told["largest"] >= 1
+
+
+def test_int8_on_a_processor_without_its_instructions(pair, tmp_path, monkeypatch):
+    path = noted(pair[1], tmp_path / "8.onnx", lambda about: about.update(precision="int8"))
+    for has, told in (({"avx2"}, True), ({"avx2", "avx_vnni"}, False), (set(), False)):
+        monkeypatch.setattr(exported_module, "_instructions", lambda has=has: frozenset(has))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            keras_vpgc.load(path)
+        assert any("no instructions for int8 (VNNI)" in str(x.message) for x in said) == told
+        keras_vpgc.load(pair[1])  # float32
 
 
 @pytest.mark.slow

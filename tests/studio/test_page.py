@@ -8,10 +8,14 @@ import time
 import urllib.error
 import urllib.request
 
+import av
+import numpy as np
 import pytest
 
+import keras_vpgc
 from keras_vpgc import VPGCError
-from keras_vpgc.data.video import probe
+from keras_vpgc.data.video import probe, read_frames
+from keras_vpgc.reenactment.landmark_file import write_landmarks
 from keras_vpgc.studio.launch import check_port, serve
 from keras_vpgc.studio.workspace import Limits
 from tests.studio.test_workspace import film
@@ -380,13 +384,23 @@ def test_the_real_way(clip, studio, online, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_webcam_drives(made, studio, chromium, run):
-    """Chromium's own test picture stands for the camera."""
+def test_a_webcam_drives(made, studio, chromium, run, clip, tmp_path):
+    """Chromium takes a file of raw frames for the camera: a face that moves."""
     address, workspace = studio
     shutil.copytree(run, workspace / "runs" / "me")
+    with av.open(str(tmp_path / "camera.y4m"), "w", format="yuv4mpegpipe") as camera:
+        stream = camera.add_stream("wrapped_avframe", 25)
+        stream.width = stream.height = 256
+        stream.pix_fmt = "yuv420p"
+        for frame in read_frames(clip):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+            camera.mux(stream.encode(picture))
+        camera.mux(stream.encode(None))
     start, path = chromium
     words = ["--no-sandbox", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream"]
-    browser = start.launch(executable_path=path, args=[*words, "--use-fake-ui-for-media-stream"])
+    words += ["--use-fake-ui-for-media-stream"]
+    words += [f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}"]
+    browser = start.launch(executable_path=path, args=words)
     page = browser.new_context(permissions=["camera", "microphone"]).new_page()
     try:
         tab(opened(page, address), "3 Drive")
@@ -399,5 +413,11 @@ def test_a_webcam_drives(made, studio, chromium, run):
         says(page, "Last: Drive me by recording, done")
     finally:
         browser.close()
-    info = probe(workspace / "videos" / "recording.webm")
+    recording = workspace / "videos" / "recording.webm"
+    info = probe(recording)
     assert info.frame_count > 1 and info.width <= 1280
+    # The face that the camera saw is found in it, and moves the puppet's.
+    write_landmarks(keras_vpgc.load(run), recording, tmp_path / "drive.npz")
+    with np.load(tmp_path / "drive.npz") as file:
+        assert len(file["landmarks"]) > 20
+        assert np.ptp(file["landmarks"], axis=0).max() > 0.02

@@ -67,7 +67,22 @@ def test_run_killed_in_each_of_its_stages(portrait, tmp_path):
         assert not (killed / "puppet.keras").exists()
     finish("both", killed, whole, **environment)
     assert not (killed / "checkpoints").exists()
-    for name in ("autoencoder.keras", "driver.keras", "puppet.keras"):
+    same(killed, whole, ("autoencoder.keras", "driver.keras", "puppet.keras"))
+
+
+@pytest.mark.slow
+def test_lesson_killed_in_the_midst_of_it(run, tmp_path):
+    """What the teacher shows of which poses goes on too."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    environment = {"TEACHER": str(run)}
+    kill_after(killed / "checkpoints" / "joint.npz", "distill", killed, **environment)
+    assert not (killed / "puppet.keras").exists()
+    finish("distill", killed, whole, **environment)
+    same(killed, whole, ["puppet.keras"])
+
+
+def same(killed, whole, names):
+    for name in names:
         a, b = (keras.saving.load_model(x / name, compile=False) for x in (killed, whole))
         for v, w in zip(a.weights, b.weights, strict=True):
             np.testing.assert_allclose(to_numpy(v), to_numpy(w), atol=1e-6, err_msg=v.path)

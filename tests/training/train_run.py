@@ -1,7 +1,8 @@
-"""Trains tiny models with everything on: `python -m tests.training.train_run stage|both RUN ...`.
+"""Trains tiny models with everything on: `python -m tests.training.train_run WHAT RUN ...`.
 
-`stage` trains stage 1 alone, `both` a whole run of `train_puppet` on the portrait whose folder is
-in the environment variable PORTRAIT. `test_resume` kills it.
+WHAT is `stage`: stage 1 alone; `both`: a whole run of `train_puppet` on the portrait whose folder
+is in the environment variable PORTRAIT; or `distill`: a run taught by that in the environment
+variable TEACHER. `test_resume` kills it.
 """
 
 import os
@@ -13,7 +14,8 @@ import numpy as np
 from keras_vpgc.data.dataset import FrameBatches
 from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder
 from keras_vpgc.training import CodebookTrainer, Stage, schedule
-from keras_vpgc.training.recipes import train_puppet
+from keras_vpgc.training.recipes import distill_puppet, train_puppet
+from tests.training.test_distill import LIGHT
 
 AUTOENCODER = {
     "image_size": 32,
@@ -45,6 +47,18 @@ RECIPE = {
     "temporal_weight": 0.5,
     "frame_jitter": 0.1,
     "scale_jitter": 0.05,
+    "checkpoint_seconds": 0,
+    "previews": False,
+    "tensorboard": False,
+}
+
+LESSON = {
+    "steps": 2,
+    "driver_steps": 2,
+    "driver_image_steps": 0,
+    "joint_steps": 60,
+    "average": 0.95,
+    "context_mode": "causal",
     "checkpoint_seconds": 0,
     "previews": False,
     "tensorboard": False,
@@ -85,6 +99,8 @@ def main(what, runs):
     for run in runs:
         if what == "stage":
             train_stage(run, augmentation)
+        elif what == "distill":
+            distill_puppet(os.environ["TEACHER"], run, "vpgc_tiny", network=LIGHT, recipe=LESSON)
         else:
             train_puppet(
                 os.environ["PORTRAIT"],
