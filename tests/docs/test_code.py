@@ -102,6 +102,7 @@ NOT_RUN = {
     "vpgc doctor": "tests/test_doctor.py",
     "vpgc --": "help and completion; tests/cli",
     "vpgc live runs/me --record": "a camera",
+    "vpgc studio": "a server that somebody ends; tests/studio",
 }
 
 
