@@ -79,7 +79,7 @@ def test_python_that_needs_nothing_runs(page, monkeypatch):
 def workplace(tmp_path, clip, monkeypatch):
     """A folder as the pages mean it, and presets of GPUs made small."""
     tiny = copy.deepcopy(presets.PRESETS["vpgc_tiny"])
-    tiny["recipe"] |= {"steps": 2, "driver_steps": 2, "driver_image_steps": 0}
+    tiny["recipe"] |= {"steps": 2, "driver_steps": 2, "driver_image_steps": 0, "joint_steps": 2}
     for name in ("vpgc_256", "vpgc_512", "vpgc_512_lite", "paper_512"):
         monkeypatch.setitem(presets.PRESETS, name, tiny)
     for name in ("me", "friend", "truth", "driven", "theirs", "a", "b"):
