@@ -94,6 +94,7 @@ class VideoParts:
                 times=times,
                 part=True,
                 metadata=self.metadata,
+                straight=start + self.length >= self.count,
             )
         self.writer.write(frame)
         self.done += 1
