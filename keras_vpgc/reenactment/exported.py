@@ -76,9 +76,9 @@ class ExportedPuppet(Puppet):
                 "ONNX Runtime computes in float32 on processors: choose the engine openvino for "
                 "bfloat16, or leave the precision out."
             )
-        # OpenVINO's threads hold the processor while they wait: tracking and encoding get a core.
         cores = min(default_workers(), MAX_THREADS)
         self._at_once = threads or cores
+        # OpenVINO's threads hold the processor while they wait: tracking and encoding get a core.
         threads = threads or max(1, cores - (engine == "openvino"))
         start = _onnx_runtime if engine == "onnxruntime" else _openvino
         self._start = functools.partial(start, path)
@@ -244,9 +244,9 @@ def _openvino(path, precision, threads, beside):
     def run(window):
         if not hasattr(requests, "network"):
             requests.network = network.create_infer_request()
-            requests.draw = drawing and drawing.create_infer_request()
+            requests.draw = None if drawing is None else drawing.create_infer_request()
         inputs = {0: window}
-        if requests.draw:
+        if requests.draw is not None:
             inputs[1] = requests.draw.infer(inputs, share_inputs=True)[0]
         return np.array(requests.network.infer(inputs, share_inputs=True)[0])
 
