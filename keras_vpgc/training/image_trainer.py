@@ -158,7 +158,7 @@ class ImageTrainer(keras.Model):
         """As `keras.Model.fit`, on batches as the class says."""
         callbacks = list(callbacks or [])
         if self.discriminator is not None:
-            callbacks.append(_AdversarialStart())
+            callbacks.append(_AdversarialStart(self))
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def train_step(self, *args):
@@ -282,10 +282,17 @@ def to_model_range(images):
 class _AdversarialStart(keras.callbacks.Callback):
     """Switches the discriminator on at its step, whatever `fit` call that is in."""
 
+    def __init__(self, trainer):
+        super().__init__()
+        # Not `self.model`: on JAX, Keras gives all variables their values for whoever asks for it.
+        self.trainer = trainer
+
     def on_train_begin(self, logs=None):
         self.steps = int(self.model.optimizer.iterations.numpy())
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not at a batch's end, which Keras may tell late.
-        self.model.switch_adversarial(self.steps >= self.model.adversarial_start)
+        on = self.steps >= self.trainer.adversarial_start
+        if on != self.trainer._adversarial_on:
+            self.model.switch_adversarial(on)
         self.steps += 1

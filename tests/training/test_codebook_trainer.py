@@ -128,6 +128,24 @@ def test_discriminator_joins_at_its_step_across_fits(images):
     assert int(trainer.optimizer.iterations.numpy()) == 4
 
 
+@pytest.mark.once
+def test_no_step_asks_for_the_model(images, monkeypatch):
+    """On JAX, Keras then gives all variables their values, for milliseconds in which GPUs wait."""
+    trainer = build(adversarial_start=100)
+    asked = []
+    model = keras.callbacks.Callback.model
+
+    def counted(callback):
+        asked.append(callback)
+        return model.fget(callback)
+
+    monkeypatch.setattr(keras.callbacks.Callback, "model", property(counted))
+    trainer.fit(images, batch_size=4, verbose=0)
+    once = len(asked)
+    trainer.fit(np.concatenate([images] * 3), batch_size=4, verbose=0)
+    assert len(asked) == 2 * once
+
+
 def test_adam_state_goes_on_in_a_second_fit(images):
     """Two fits are one: the optimisers' moments are carried over on every backend."""
     x = images[:2]
