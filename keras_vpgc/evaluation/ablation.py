@@ -96,6 +96,7 @@ def run_ablation(
     points: int = 10,
     network: dict | None = None,
     recipe: dict | None = None,
+    part: str = "validation",
     lpips: str | None = "alex",
     verbose="auto",
 ) -> dict:
@@ -113,9 +114,10 @@ def run_ablation(
         preset: Name of a preset.
         variants: Names out of `codebook_variants`; default all.
         seeds: Seeds of weights and data order.
-        points: How often the validation frames are scored, evenly over the training.
+        points: How often held-out frames are scored, evenly over the training.
         network: Overrides of the model classes' arguments, for all variants.
         recipe: Overrides of the recipe, for all.
+        part: `"validation"`, or `"test"` where nothing will be chosen by what is found.
         lpips: Network of LPIPS, `"alex"` or `"vgg"`; `None` for no LPIPS.
         verbose: As in `fit`.
 
@@ -147,7 +149,7 @@ def run_ablation(
     if not isinstance(portrait, Portrait):
         portrait = Portrait(portrait)
     features = None if lpips is None else Features(lpips)
-    truth = _Truth(portrait, resolve(preset, network).network["image_size"])
+    truth = _Truth(portrait, resolve(preset, network).network["image_size"], part)
     if features is not None:
         features(_filled(truth.frames[:BATCH]))  # Too small for it? That shows here.
     rows: list[dict] = []
@@ -184,14 +186,16 @@ POINTS = "points"
 
 
 class _Truth:
-    """The validation frames that are scored, and the one that is shown: its mouth opens widest."""
+    """The held-out frames that are scored, and the one that is shown: its mouth opens widest."""
 
-    def __init__(self, portrait, size):
-        held = portrait.indices("validation")
+    def __init__(self, portrait, size, part):
+        if part not in ("validation", "test"):
+            raise VPGCError(f"There is no part {part!r} to score: choose validation or test.")
+        held = portrait.indices(part)
         if not len(held):
-            raise VPGCError(f"The validation part of {portrait.path} has no frame with a face.")
+            raise VPGCError(f"The {part} part of {portrait.path} has no frame with a face.")
         picked = np.linspace(0, len(held) - 1, min(FRAMES, len(held))).round().astype(int)
-        self.numbers, self.size = held[picked], size
+        self.numbers, self.size, self.part = held[picked], size, part
         self.frames = portrait.frames(self.numbers, size)
         landmarks = portrait.landmarks[self.numbers]
         self.place = int(np.linalg.norm(landmarks[:, 62] - landmarks[:, 66], axis=-1).argmax())
@@ -203,7 +207,7 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
     steps = resolve(preset, settings["network"], settings["recipe"]).recipe.steps
     every = math.ceil(steps / points)
     if not codebook_is_trained(portrait, run, preset, **settings):
-        scored = ScoredPoints(run, truth.frames, truth.place, features, every)
+        scored = ScoredPoints(run, truth.frames, truth.place, features, every, truth.part)
         train_codebook(
             portrait, run, preset, verbose=verbose, steps_per_epoch=every, callbacks=[scored],
             **settings,
@@ -213,6 +217,11 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
     if features is not None and rows[0]["lpips"] is None:
         raise VPGCError(
             f"{run} was scored without LPIPS: set lpips=None, or choose another folder."
+        )
+    parts = {row.pop("part", "validation") for row in rows}
+    if parts != {truth.part}:
+        raise VPGCError(
+            f"{run} was scored on {parts.pop()} frames: give that part, or choose another folder."
         )
     return rows
 
@@ -268,6 +277,11 @@ class TimedPoints(keras.callbacks.Callback):
         self.seconds = 0.0
         self._since: float | None = None
         self._kind: object = None
+
+    def set_model(self, model):
+        super().set_model(model)
+        # `self.model` gives all variables their values on JAX, which takes time in each step.
+        self._trainer = model
 
     def score(self, step: int) -> tuple[dict, dict[str, np.ndarray]]:
         """Scores after a step, with the averages of the weights in place, and pictures to keep.
@@ -325,7 +339,7 @@ class TimedPoints(keras.callbacks.Callback):
         """Count the step that has just been run, unless it compiled."""
         if self._since is None:
             return
-        kind = (getattr(self.model, "phase", None),)
+        kind = (getattr(self._trainer, "phase", None),)
         if kind == self._kind:
             self.seconds += time.monotonic() - self._since
         self._since, self._kind = None, kind
@@ -345,16 +359,19 @@ class ScoredPoints(TimedPoints):
         shown: The place of the one that is kept.
         features: Those of LPIPS, or `None`.
         steps_per_epoch: Steps of an epoch.
+        part: Of which part the frames are.
 
     Attributes:
-        rows: List of dicts of `step`, `seconds`, `psnr`, `ssim`, `lpips` and `live_codes`, `None`
-            where there is no such score.
+        rows: List of dicts of `step`, `seconds`, `part`, `psnr`, `ssim`, `lpips` and `live_codes`,
+            `None` where there is no such score.
         seconds: Time of the steps so far.
     """
 
-    def __init__(self, run, frames, shown: int, features, steps_per_epoch: int):
+    def __init__(
+        self, run, frames, shown: int, features, steps_per_epoch: int, part: str = "validation"
+    ):
         super().__init__(run, steps_per_epoch)
-        self.frames, self.shown, self.features = frames, shown, features
+        self.frames, self.shown, self.features, self.part = frames, shown, features, part
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
@@ -367,7 +384,7 @@ class ScoredPoints(TimedPoints):
         for start, true in _batches(self.frames):
             scorer.update(true, _filled(pictures[start : start + BATCH]), len(pictures) - start)
         means = {key: float(values.mean()) for key, values in scorer.scores().items()}
-        row = {"lpips": None, **means, "live_codes": live}
+        row = {"part": self.part, "lpips": None, **means, "live_codes": live}
         return row, {f"{step:06d}": pictures[self.shown]}
 
 
@@ -452,7 +469,7 @@ def ablation_table(rows, truth=None) -> str:
     text = ""
     if truth is not None:
         size = f"{truth.size}x{truth.size} pixels"
-        text = f"Reconstruction of {len(truth.frames)} validation frames of {size}. "
+        text = f"Reconstruction of {len(truth.frames)} {truth.part} frames of {size}. "
     return score_tables(rows, SCORES, "codebook", text)
 
 

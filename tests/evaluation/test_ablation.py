@@ -89,6 +89,10 @@ def test_going_on_trains_only_what_is_missing(folder, portrait, monkeypatch, cap
         run_ablation(portrait, folder, "vpgc_tiny", **{**SETTINGS, "points": 3})
     with pytest.raises(VPGCError, match="steps differs"):
         run_ablation(portrait, folder, "vpgc_tiny", **{**SETTINGS, "recipe": {"steps": 5}})
+    with pytest.raises(VPGCError, match="was scored on validation frames"):
+        run_ablation(portrait, folder, "vpgc_tiny", **SETTINGS, part="test")
+    with pytest.raises(VPGCError, match="no part 'train' to score"):
+        run_ablation(portrait, folder, "vpgc_tiny", **SETTINGS, part="train")
     with pytest.raises(VPGCError, match="was scored without LPIPS"):
         monkeypatch.setattr(ablation, "Features", lambda net: lambda pictures: [])
         run_ablation(portrait, folder, "vpgc_tiny", **{**SETTINGS, "lpips": "alex"})
