@@ -5,12 +5,13 @@ KERAS_BACKEND=jax python benchmarks/sizes.py data/me out/sizes --only lite big -
 python benchmarks/sizes.py data/me out/sizes --milliseconds              # on a CPU, afterwards
 KERAS_BACKEND=torch python benchmarks/sizes.py data/me out/tiny --tiny         # whether it works
 
-Each size is trained by the same numbers of steps and batches (`--set KEY=VALUE` changes them for
-all) into a run folder of its own, and goes on there if the same command comes again. `--distill`
-also trains the lite size with the largest one as its teacher, by as many steps; seconds of training
-are in the table, so that both ways can be compared at equal time. Held-out frames are scored by
-`evaluate_run` (`--part test`: choose by `validation`). `--milliseconds` exports each puppet to ONNX
-and measures a frame under ONNX Runtime on two threads. `sizes.json`, `sizes.md` and `sizes.png`
+Each size is trained by the recipe of the preset that it is made of (`--set KEY=VALUE` changes it
+for all) into a run folder of its own, and goes on there if the same command comes again; with
+`--only` several commands can train several sizes at the same time. `--distill` also trains the lite
+size with the largest one as its teacher, behind the same stage 1 and by as many steps; seconds of
+training are in the table. Held-out frames are scored by `evaluate_run` (`--part test`: choose by
+`validation`), driven from their landmarks and reconstructed. `--milliseconds` exports each puppet to
+ONNX and measures a frame under ONNX Runtime on two threads. `sizes.json`, `sizes.md` and `sizes.png`
 (PSNR and LPIPS against GFLOP and against milliseconds) are written anew after each size.
 """
 
@@ -50,9 +51,13 @@ TINY_RECIPE = {
     "steps": 4, "driver_steps": 4, "driver_image_steps": 0, "joint_steps": 4, "previews": False,
     "tensorboard": False,
 }  # fmt: skip
-# The same for all sizes, where presets differ.
-RECIPE = {"steps": 10_000, "driver_steps": 1_500, "joint_steps": 8_500, "context_mode": "causal"}
-COLUMNS = ("size", "GFLOP", "weights, M", "seconds", "PSNR", "LPIPS", "CPU ms")
+# Of a run, in its folder.
+ROW = "size.json"
+DISTILLED = "lite-distilled"
+COLUMNS = (
+    "size", "GFLOP", "weights, M", "seconds", "PSNR", "LPIPS", "PSNR, reconstructed",
+    "LPIPS, reconstructed", "CPU ms",
+)  # fmt: skip
 
 
 def train(name, sizes, options, recipe, network):
@@ -62,8 +67,9 @@ def train(name, sizes, options, recipe, network):
     run = options.folder / name
     preset, own = sizes[name.removesuffix("-distilled")]
     settings = {"network": {**own, **network}, "recipe": recipe, "seed": options.seed}
-    if name.endswith("-distilled"):
-        distill_puppet(options.folder / "big", run, preset, portrait=options.portrait, **settings)
+    if name == DISTILLED:
+        settings |= {"portrait": options.portrait, "stage_1": options.folder / "lite"}
+        distill_puppet(options.folder / "big", run, preset, **settings)
     else:
         train_puppet(options.portrait, run, preset, **settings)
     return run
@@ -79,14 +85,19 @@ def score(name, run, options):
     found = evaluate_run(
         run, portrait=options.portrait, part=options.part, landmarks=False, lpips=options.lpips
     )
-    driven = found["rows"]["driven"]
+    logs = list((run / "logs").glob("*.csv"))
+    if name == DISTILLED:
+        logs.append(options.folder / "lite" / "logs" / "codebook.csv")
+    driven, reconstructed = (found["rows"][way] for way in ("driven", "reconstructed"))
     return {
         "size": name,
         "GFLOP": count(model).flops / 1e9,
         "weights, M": model.count_params() / 1e6,
-        "seconds": sum(seconds_of(file) for file in sorted((run / "logs").glob("*.csv"))),
+        "seconds": sum(seconds_of(file) for file in logs),
         "PSNR": mean_of(driven, "psnr"),
         "LPIPS": mean_of(driven, "lpips"),
+        "PSNR, reconstructed": mean_of(reconstructed, "psnr"),
+        "LPIPS, reconstructed": mean_of(reconstructed, "lpips"),
         "CPU ms": None,
     }
 
@@ -115,8 +126,10 @@ def milliseconds(run):
         return float(measure(call, landmark_windows(shape, None, 24), 30)[0])
 
 
-def write(rows, folder):
-    """Table and plots of what there is."""
+def write(folder):
+    """Table and plots of what there is, also by other commands."""
+    rows = [json.loads(file.read_text()) for file in folder.glob(f"*/{ROW}")]
+    rows.sort(key=lambda row: (row["GFLOP"], row["size"]))
     (folder / "sizes.json").write_text(json.dumps(rows, indent=1))
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for row in rows:
@@ -174,21 +187,23 @@ def main(words=None):
     if options.distill:
         if "big" not in names:
             raise VPGCError("lite is taught by big: let --only name it too.")
-        names.append("lite-distilled")
+        if "lite" not in names:
+            raise VPGCError("The taught one has the stage 1 of lite: let --only name it too.")
+        names.append(DISTILLED)
     recipe, network = split_settings(options.set)
-    recipe = {**(TINY_RECIPE if options.tiny else RECIPE), **recipe}
+    recipe = {**(TINY_RECIPE if options.tiny else {}), **recipe}
     options.folder.mkdir(parents=True, exist_ok=True)
-    file = options.folder / "sizes.json"
-    rows = {row["size"]: row for row in json.loads(file.read_text())} if file.exists() else {}
     for name in names:
+        file = options.folder / name / ROW
+        row = json.loads(file.read_text()) if file.exists() else None
         if options.milliseconds:
-            if name in rows:
-                rows[name]["CPU ms"] = milliseconds(options.folder / name)
-        elif name not in rows:
-            rows[name] = score(name, train(name, sizes, options, recipe, network), options)
-        if rows:
-            print(write(list(rows.values()), options.folder), flush=True)
-    return list(rows.values())
+            if row is None:
+                continue
+            row["CPU ms"] = milliseconds(file.parent)
+        elif row is None:
+            row = score(name, train(name, sizes, options, recipe, network), options)
+        file.write_text(json.dumps(row, indent=1))
+        print(write(options.folder), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,13 @@ def command(
         Path | None,
         typer.Option(help="The portrait folder of both; default: where it was for the teacher."),
     ] = None,
+    stage_1: Annotated[
+        Path | None,
+        typer.Option(
+            "--stage-1",
+            help="A run folder of the same preset and settings, the stage 1 of which is taken.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting, as KEY=VALUE (JSON); may be repeated."),
@@ -37,9 +44,8 @@ def command(
         from keras_vpgc.training.recipes import distill_puppet
 
         recipe, network = split_settings(set_ or [])
-        distill_puppet(
-            run, output, preset, portrait=portrait, network=network, recipe=recipe, seed=seed
-        )
+        settings = {"network": network, "recipe": recipe, "seed": seed}
+        distill_puppet(run, output, preset, portrait=portrait, stage_1=stage_1, **settings)
         answer.give(run=output, puppet=output / "puppet.keras", teacher=run)
         answer.say(
             f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT"

@@ -283,6 +283,7 @@ def distill_puppet(
     preset: str = "vpgc_512_lite",
     *,
     portrait=None,
+    stage_1=None,
     network: dict | None = None,
     recipe: dict | None = None,
     seed: int = 0,
@@ -301,13 +302,15 @@ def distill_puppet(
         teacher: The run folder of the trained puppet.
         run, preset, network, recipe, seed, perceptual, verbose: See `train_puppet`.
         portrait: The `Portrait` that it was trained on, or its folder; default: where it was then.
+        stage_1: A run folder whose stage 1 is taken, as in `train_driver`: that of the same small
+            puppet trained from scratch, say, for no teacher has a say in it. Default: train one.
 
     Returns:
         The `PortraitReenactor`, as saved.
 
     Raises:
-        VPGCError: see `train_puppet`; or for a teacher without a trained driver, of another
-            portrait, or of other images, landmarks or another grid than the student's.
+        VPGCError: see `train_puppet` and `train_driver`; or for a teacher without a trained driver,
+            of another portrait, or of other images, landmarks or another grid than the student's.
 
     Example:
 
@@ -356,8 +359,8 @@ def distill_puppet(
     if verbose == "auto":
         verbose = 1 if sys.stdout.isatty() else 2
     with backend.distributed(1):
-        model = _load(file)
-        return _train(portrait, Path(run), config, None, perceptual, 1, verbose, teacher=model)
+        given = {"teacher": _load(file), "stage_1_of": stage_1 and Path(stage_1)}
+        return _train(portrait, Path(run), config, None, perceptual, 1, verbose, **given)
 
 
 def puppet_is_trained(

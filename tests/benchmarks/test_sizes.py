@@ -15,19 +15,24 @@ pytestmark = pytest.mark.once
 def row(size, flops, psnr, milliseconds=None):
     return {
         "size": size, "GFLOP": flops, "weights, M": 3.0, "seconds": 60.0, "PSNR": psnr,
-        "LPIPS": None, "CPU ms": milliseconds,
+        "LPIPS": None, "PSNR, reconstructed": 31.0, "LPIPS, reconstructed": None,
+        "CPU ms": milliseconds,
     }  # fmt: skip
 
 
 def test_what_is_measured_is_written_as_numbers_table_and_picture(tmp_path):
     rows = [
         row("lite", 4.73, 28.1, 31.0),
-        row("big", 339.4, 29.0),
         row("lite-distilled", 4.73, 28.6),
+        row("big", 339.4, 29.0),
     ]
-    table = sizes.write(rows, tmp_path)
+    # By several commands, in whatever order.
+    for known in reversed(rows):
+        (tmp_path / known["size"]).mkdir()
+        (tmp_path / known["size"] / sizes.ROW).write_text(json.dumps(known))
+    table = sizes.write(tmp_path)
     assert json.loads((tmp_path / "sizes.json").read_text()) == rows
-    assert table.splitlines()[2] == "| lite | 4.73 | 3 | 60 | 28.1 |  | 31 |"
+    assert table.splitlines()[2] == "| lite | 4.73 | 3 | 60 | 28.1 |  | 31 |  | 31 |"
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -42,4 +47,6 @@ def test_unknown_sizes_and_a_missing_teacher_are_said(tmp_path):
         sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "huge"])
     with pytest.raises(VPGCError, match="taught by big"):
         sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "lite", "--distill"])
+    with pytest.raises(VPGCError, match="stage 1 of lite"):
+        sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "big", "--distill"])
     assert not (tmp_path / "out").exists()

@@ -111,6 +111,12 @@ def test_student_learns_and_the_run_is_a_puppet(run, portrait, tmp_path, eager_t
     again = distill_puppet(run, out, "vpgc_tiny", **arguments)
     for a, b in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+    # Another one behind the same stage 1.
+    arguments["recipe"] = {**RECIPE, "joint_steps": 1}
+    distill_puppet(run, tmp_path / "second", "vpgc_tiny", stage_1=out, **arguments)
+    codebooks = [sha256(x / "autoencoder.keras") for x in (out, tmp_path / "second")]
+    assert codebooks[0] == codebooks[1]
+    assert not (tmp_path / "second" / "logs" / "codebook.csv").exists()
 
 
 @pytest.mark.slow_on("tensorflow", "jax")
@@ -177,6 +183,7 @@ def test_what_cannot_teach_is_refused_before_anything_is_written(run, portrait, 
     refused("portrait of .* is not at .*gone", copy)
     refused("no run folder", tmp_path)
     refused("joint_steps", recipe={**RECIPE, "joint_steps": 0})
+    refused("stage 1 of .* is of another network", stage_1=run)
     refused(
         "images of 64 pixels but the one that learns images of 32",
         network={**LIGHT, "image_size": 32, "heatmap_size": 16, "multipliers": [1], "stride": 2,
