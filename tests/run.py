@@ -16,6 +16,7 @@ from pathlib import Path
 BACKENDS = ("torch", "tensorflow", "jax")
 # Tracing and compiling, most of the time, use one core each.
 WORKERS = ("-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+SLOWEST = ("--durations", "20", "--durations-min", "5")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 # Tests that do not depend on the backend run under the first one alone.
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ def main():
         print(f"== {backend}: {chosen}", flush=True)
         began = time.monotonic()
         code = subprocess.call(
-            [sys.executable, "-m", "pytest", "-q", "-m", chosen, *WORKERS, *options.pytest],
+            [sys.executable, "-m", "pytest", "-q", "-m", chosen, *WORKERS, *SLOWEST, *options.pytest],
             cwd=ROOT,
             env={**os.environ, **shared, "KERAS_BACKEND": backend},
         )

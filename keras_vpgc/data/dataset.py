@@ -607,15 +607,18 @@ def _resample_on_device(images, source):
 
 
 def _move(images, factors, shifts):
-    """uint8 `(b, s, s, 3)` enlarged about their middle and shifted, borders repeated."""
+    """uint8 `(b, s, s, 3)` enlarged about their middle and shifted, borders repeated.
+
+    Cubic: a linear interpolation takes half of the finest detail, which a network then learns.
+    """
     import cv2
 
     middle = (images.shape[1] - 1) / 2
+    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
     moved = []
     for image, factor, shift in zip(images, factors, shifts, strict=True):
         matrix = np.column_stack([factor * np.eye(2), (1 - factor) * middle + shift])
-        size = image.shape[1::-1]
-        moved.append(cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE))
+        moved.append(cv2.warpAffine(image, matrix, image.shape[1::-1], **how))
     return np.stack(moved)
 
 
@@ -624,9 +627,22 @@ def _move_on_device(images, factors, shifts):
     size = images.shape[1]
     place, middle = ops.arange(size, dtype="float32"), (size - 1) / 2
     factors, shifts = (ops.convert_to_tensor(x)[:, :, None] for x in (factors[:, None], shifts))
-    source = ops.clip(middle + (place - middle - shifts) / factors, 0, size - 1)
-    moved = _resample_on_device(ops.cast(images, "float32"), source)
-    return ops.cast(ops.round(moved), "uint8")
+    source = ops.clip(middle + (place - middle - shifts) / factors, -1, size)
+    taps = ops.arange(-2, size + 2, dtype="float32")
+    weights = _cubic(ops.abs(source[..., None] - taps))
+    # What falls beyond the border is the pixel there.
+    first, last = (ops.sum(x, -1, keepdims=True) for x in (weights[..., :3], weights[..., -3:]))
+    weights = ops.concatenate([first, weights[..., 3:-3], last], axis=-1)
+    moved = ops.einsum("byi,bijt->byjt", weights[:, 1], ops.cast(images, "float32"))
+    moved = ops.einsum("bxj,byjt->byxt", weights[:, 0], moved)
+    return ops.cast(ops.round(ops.clip(moved, 0, 255)), "uint8")
+
+
+def _cubic(distance, a=-0.75):
+    """Weights of a cubic convolution (Keys, 1981), with OpenCV's `a`."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return ops.where(distance < 1, near, ops.where(distance < 2, far, 0.0))
 
 
 class DriverImageBatches(DriverBatches):

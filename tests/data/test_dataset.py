@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
@@ -170,6 +171,21 @@ def test_jitter_moves_frames_and_their_regions_together():
         np.testing.assert_array_equal(again, whole)
     np.testing.assert_array_equal(batch(0, shard=(1, 2))[0], found[2:])
     assert (batch(1)[0] != found).any()
+
+
+def test_moved_frames_keep_their_detail(rng):
+    image = ndimage.gaussian_filter(rng.normal(size=(64, 64)), 0.8)
+    image = np.clip(128 + 40 * image / image.std(), 0, 255).round().astype("uint8")
+    batches = FrameBatches(np.stack([np.stack([image] * 3, -1)] * 4), 4, 1, jitter=0.2)
+    for moved, factor, shift in zip(to_numpy(batches[0][0]), *batches.moves(0), strict=True):
+        place = [np.arange(64) - s for s in shift[::-1]]
+        place = np.meshgrid(*(31.5 + (x - 31.5) / factor for x in place), indexing="ij")
+        wanted, linear = (
+            ndimage.map_coordinates(image.astype("float64"), place, order=order, mode="nearest")
+            for order in (3, 1)
+        )
+        off = np.abs(moved[..., 0] - wanted).mean()
+        assert off < 0.5 * np.abs(linear - wanted).mean()
 
 
 def test_jitter_moves_landmarks_with_their_frames():
