@@ -10,9 +10,9 @@ for all) into a run folder of its own, and goes on there if the same command com
 `--only` several commands can train several sizes at the same time. `--distill` also trains the lite
 size with the largest one as its teacher, behind the same stage 1 and by as many steps; seconds of
 training are in the table. Held-out frames are scored by `evaluate_run` (`--part test`: choose by
-`validation`), driven from their landmarks and reconstructed. `--milliseconds` exports each puppet to
-ONNX and measures a frame under ONNX Runtime on two threads. `sizes.json`, `sizes.md` and `sizes.png`
-(PSNR and LPIPS against GFLOP and against milliseconds) are written anew after each size.
+`validation`), driven from their landmarks and reconstructed. `--milliseconds` exports each puppet
+to ONNX and measures a frame under ONNX Runtime on two threads. `sizes.json`, `sizes.md` and
+`sizes.png` (PSNR and LPIPS against GFLOP and against milliseconds) are written anew each time.
 """
 
 import argparse

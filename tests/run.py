@@ -39,8 +39,9 @@ def main():
         chosen = "not slow" if place == 0 else "not slow and not once"
         print(f"== {backend}: {chosen}", flush=True)
         began = time.monotonic()
+        given = ["-m", chosen, *WORKERS, *SLOWEST, *options.pytest]
         code = subprocess.call(
-            [sys.executable, "-m", "pytest", "-q", "-m", chosen, *WORKERS, *SLOWEST, *options.pytest],
+            [sys.executable, "-m", "pytest", "-q", *given],
             cwd=ROOT,
             env={**os.environ, **shared, "KERAS_BACKEND": backend},
         )
