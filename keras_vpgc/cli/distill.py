@@ -44,8 +44,10 @@ def command(
         from keras_vpgc.training.recipes import distill_puppet
 
         recipe, network = split_settings(set_ or [])
-        settings = {"network": network, "recipe": recipe, "seed": seed}
-        distill_puppet(run, output, preset, portrait=portrait, stage_1=stage_1, **settings)
+        distill_puppet(
+            run, output, preset,
+            portrait=portrait, stage_1=stage_1, network=network, recipe=recipe, seed=seed,
+        )  # fmt: skip
         answer.give(run=output, puppet=output / "puppet.keras", teacher=run)
         answer.say(
             f"{output / 'puppet.keras'} is ready: vpgc reenact {output} --driving VIDEO -o OUT"
