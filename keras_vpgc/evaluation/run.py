@@ -1,5 +1,6 @@
 """Self-reenactment of a run's held-out frames, against the baselines."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from keras_vpgc.data.retarget import angles, fit_head
 from keras_vpgc.data.tracking import FaceTracker
 from keras_vpgc.data.video import VideoWriter
 from keras_vpgc.errors import VPGCError
+from keras_vpgc.evaluation.baselines import nearest_frames
 from keras_vpgc.evaluation.eyes_and_mouth import (
     OPENINGS,
     agreement_cells,
@@ -61,6 +63,10 @@ BESIDE = ("reconstructed", WARPED)
 # Those whose eyes and mouth are drawn over time.
 CURVES = ("driven", "reconstructed")
 ELSEWHERE = "copy the run to a place that can be, and score it there"
+# Pixels at LANDMARK_SIZE to the nearest training frame, between which frames are scored together.
+STEPS = (0, 2, 4, 8, 16, np.inf)
+MEANS = {"psnr": ("PSNR (dB) ↑", ".2f"), "ssim": ("SSIM ↑", ".3f"), "lpips": ("LPIPS ↓", ".3f")}
+DISTANCE = "distance of the nearest training frame (px)"
 
 
 def evaluate_run(
@@ -98,7 +104,8 @@ def evaluate_run(
         Dict with `rows` (name -> means with intervals, see `summary`), `table` (Markdown), with
         landmarks `eyes_and_mouth` (name -> whether they open and close with the truth's, see
         `keras_vpgc.evaluation.eyes_and_mouth.eyes_and_mouth`),
-        `beats_mean_frame`, `beats_nearest_frame` and the protocol's settings.
+        `beats_mean_frame`, `beats_nearest_frame`, `by_distance` (means of the driven frames by how
+        near the nearest training frame is, see `by_distance`) and the protocol's settings.
 
     Raises:
         VPGCError: if run or portrait cannot be read, the portrait is not the one of the training,
@@ -166,10 +173,12 @@ def evaluate_run(
     }
     rows = {name: summary(s, portrait.frame_rate) for name, s in scores.items()}
     best = rows["driven"]["psnr"]
+    near = by_distance(scores["driven"], nearest_distances(portrait, part))
     result = {
         "rows": rows,
         "beats_mean_frame": best > rows[MEAN]["psnr"],
         "beats_nearest_frame": best > rows[NEAREST]["psnr"],
+        "by_distance": near,
         "protocol": {
             "source": portrait.info["source"],
             "part": part,
@@ -198,9 +207,71 @@ def evaluate_run(
         result["protocol"]["openings"] = OPENINGS
         each = {name: openings(found[name]) for name in found if name in ("truth", *CURVES)}
         curves = {part: {name: x[part] for name, x in each.items()} for part in OPENING_TITLES}
+    result["table"] += f"\n\n{_distance_table(near)}"
     _write(output, result, scores, curves, truth, systems, portrait, puppet, info)
     write_model_card(run, portrait)
     return result
+
+
+def nearest_distances(portrait: Portrait, part: str) -> np.ndarray:
+    """How far the nearest training frame is from each frame of a part: has the pose been seen?
+
+    Args:
+        portrait: The portrait.
+        part: Name of the part.
+
+    Returns:
+        Float `(n,)`: mean distance of the 68 points, in pixels at 512x512.
+
+    Example:
+
+    ```python
+    (nearest_distances(Portrait("data/me"), "test") < 4).mean()
+    ```
+    """
+    train, held_out = (portrait.landmarks[portrait.indices(x)] for x in ("train", part))
+    nearest = train[nearest_frames(train, held_out)]
+    return LANDMARK_SIZE * np.linalg.norm(held_out - nearest, axis=-1).mean(-1)
+
+
+def by_distance(scores: dict[str, np.ndarray], distances) -> list[dict]:
+    """Means of scores by the distance of the nearest training frame.
+
+    Args:
+        scores: Name -> float `(n,)`, those of `evaluate_frames`.
+        distances: Float `(n,)`, those of `nearest_distances`.
+
+    Returns:
+        Dicts of `from`, `to` (pixels), `frames`, `psnr`, `ssim` and, where there is one, `lpips`,
+        the nearest first; without those that no frame is in.
+
+    Example:
+
+    ```python
+    by_distance(scores, nearest_distances(portrait, "test"))[0]["psnr"]
+    ```
+    """
+    found = []
+    for low, high in itertools.pairwise(STEPS):
+        chosen = (distances >= low) & (distances < high)
+        if chosen.any():
+            means = {k: float(scores[k][chosen].mean()) for k in MEANS if k in scores}
+            found.append({"from": low, "to": high, "frames": int(chosen.sum()), **means})
+    return found
+
+
+def _distance_table(rows):
+    names = [name for name in MEANS if name in rows[0]]
+    lines = [
+        f"| driven, {DISTANCE} | frames | " + " | ".join(MEANS[k][0] for k in names) + " |",
+        "|---" * (2 + len(names)) + "|",
+    ]
+    for row in rows:
+        far = np.isinf(row["to"])
+        place = f"{row['from']} and more" if far else f"{row['from']} to {row['to']}"
+        cells = [format(row[name], MEANS[name][1]) for name in names]
+        lines.append(f"| {place} | {row['frames']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _check_identity(run, wanted, portrait, option="--portrait"):
@@ -274,6 +345,7 @@ def _evaluation(result, scores, truth, systems, portrait, puppet, settings) -> E
             YAW: turn[:, 0],
             PITCH: turn[:, 1],
             MOUTH: landmark_sets.mouth_opening(clip[held_out]),
+            DISTANCE: nearest_distances(portrait, protocol["part"]),
         },
         seen=seen,
         coverage=[item["text"] for item in advice],

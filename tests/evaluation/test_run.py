@@ -83,6 +83,16 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     )
     with np.load(folder / "scores.npz") as scores:
         assert scores["driven/psnr"].mean() == pytest.approx(rows["driven"]["psnr"], rel=1e-5)
+        each = scores["driven/psnr"]
+    # By how near the training came to a frame, in pixels at 512.
+    clip, train = portrait.landmarks, portrait.landmarks[portrait.indices("train")]
+    apart = [512 * np.linalg.norm(train - clip[i], axis=-1).mean(-1).min() for i in held_out]
+    assert sum(row["frames"] for row in result["by_distance"]) == len(held_out)
+    for row in result["by_distance"]:
+        inside = [row["from"] <= x < row["to"] for x in apart]
+        assert row["frames"] == sum(inside)
+        assert row["psnr"] == pytest.approx(each[inside].mean(), rel=1e-5)
+    assert "PSNR (dB) against distance of the nearest training frame" in page
 
 
 def test_validation_part_and_moved_portrait(copy, portrait, tmp_path):
