@@ -1,23 +1,25 @@
 """Quality for size: puppets from 1 to 341 GFLOP on the same clip, scored on the same frames.
 
 KERAS_BACKEND=jax python benchmarks/sizes.py data/me out/sizes                 # hours on a GPU
-KERAS_BACKEND=jax python benchmarks/sizes.py data/me out/sizes --only lite big --distill
+KERAS_BACKEND=jax python benchmarks/sizes.py data/me out/sizes --only lite big lite-distilled
 python benchmarks/sizes.py data/me out/sizes --milliseconds              # on a CPU, afterwards
 KERAS_BACKEND=torch python benchmarks/sizes.py data/me out/tiny --tiny         # whether it works
 
 Each size is trained by the recipe of the preset that it is made of (`--set KEY=VALUE` changes it
 for all) into a run folder of its own, and goes on there if the same command comes again; with
-`--only` several commands can train several sizes at the same time. `--distill` also trains the lite
-size with the largest one as its teacher, behind the same stage 1 and by as many steps; seconds of
-training are in the table. Held-out frames are scored by `evaluate_run` (`--part test`: choose by
-`validation`), driven from their landmarks and reconstructed. `--milliseconds` exports each puppet
-to ONNX and measures a frame under ONNX Runtime on two threads. `sizes.json`, `sizes.md` and
-`sizes.png` (PSNR and LPIPS against GFLOP and against milliseconds) are written anew each time.
+`--only` several commands can train several sizes at the same time. `lite-distilled` is the lite
+size with the largest one as its teacher, behind the same stage 1 and by as many steps, once both
+are trained; seconds of training are in the table. Held-out frames are scored by `evaluate_run`
+(`--part test`: choose by `validation`), driven from their landmarks and reconstructed.
+`--milliseconds` exports each puppet to ONNX and measures a frame under ONNX Runtime on two threads.
+`sizes.json`, `sizes.md` and `sizes.png` (PSNR and LPIPS against GFLOP and against milliseconds) are
+written anew each time.
 """
 
 import argparse
 import csv
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from keras_vpgc import VPGCError
 from keras_vpgc.cli.train import split_settings
 
-# Name -> preset and what differs from it, the smallest first.
+DISTILLED = "lite-distilled"
+# Name -> preset and what differs from it, in the order of training.
 SIZES: dict[str, tuple[str, dict]] = {
     "lite-24": ("vpgc_512_lite", {"base_channels": 24, "num_blocks": 1}),
     "lite": ("vpgc_512_lite", {}),
@@ -35,6 +38,7 @@ SIZES: dict[str, tuple[str, dict]] = {
     "16": ("vpgc_512", {"base_channels": 16, "driver_base_channels": 16, "norm_groups": 8}),
     "32": ("vpgc_512", {"base_channels": 32, "driver_base_channels": 32}),
     "big": ("vpgc_512", {}),
+    DISTILLED: ("vpgc_512_lite", {}),
 }
 _TINY_LITE = {
     "block": "separable", "stride": 2, "multipliers": [1, 2], "heatmap_size": 32,
@@ -46,6 +50,7 @@ TINY_SIZES: dict[str, tuple[str, dict]] = {
     "lite-32": ("vpgc_tiny", {**_TINY_LITE, "base_channels": 32}),
     "8": ("vpgc_tiny", {"base_channels": 8}),
     "big": ("vpgc_tiny", {}),
+    DISTILLED: ("vpgc_tiny", _TINY_LITE),
 }
 TINY_RECIPE = {
     "steps": 4, "driver_steps": 4, "driver_image_steps": 0, "joint_steps": 4, "previews": False,
@@ -53,7 +58,6 @@ TINY_RECIPE = {
 }  # fmt: skip
 # Of a run, in its folder.
 ROW = "size.json"
-DISTILLED = "lite-distilled"
 COLUMNS = (
     "size", "GFLOP", "weights, M", "seconds", "PSNR", "LPIPS", "PSNR, reconstructed",
     "LPIPS, reconstructed", "CPU ms",
@@ -65,7 +69,7 @@ def train(name, sizes, options, recipe, network):
     from keras_vpgc.training.recipes import distill_puppet, train_puppet
 
     run = options.folder / name
-    preset, own = sizes[name.removesuffix("-distilled")]
+    preset, own = sizes[name]
     settings = {"network": {**own, **network}, "recipe": recipe, "seed": options.seed}
     if name == DISTILLED:
         settings |= {"portrait": options.portrait, "stage_1": options.folder / "lite"}
@@ -91,6 +95,8 @@ def score(name, run, options):
     driven, reconstructed = (found["rows"][way] for way in ("driven", "reconstructed"))
     return {
         "size": name,
+        "part": options.part,
+        "LPIPS by": options.lpips,
         "GFLOP": count(model).flops / 1e9,
         "weights, M": model.count_params() / 1e6,
         "seconds": sum(seconds_of(file) for file in logs),
@@ -126,11 +132,18 @@ def milliseconds(run):
         return float(measure(call, landmark_windows(shape, None, 24), 30)[0])
 
 
+def keep(found, file):
+    """Write JSON at once, as other commands may read it."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1))
+    os.replace(partial, file)
+
+
 def write(folder):
     """Table and plots of what there is, also by other commands."""
     rows = [json.loads(file.read_text()) for file in folder.glob(f"*/{ROW}")]
     rows.sort(key=lambda row: (row["GFLOP"], row["size"]))
-    (folder / "sizes.json").write_text(json.dumps(rows, indent=1))
+    keep(rows, folder / "sizes.json")
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for row in rows:
         cells = [
@@ -153,10 +166,10 @@ def plot(rows, file):
         axes = figure.add_subplot(2, 2, place + 1)
         axes.set(xlabel=f"{x} a frame", ylabel=y, xscale="log")
         axes.grid(alpha=0.25)
-        for kind, marker in (("-distilled", "D"), ("", "o")):
+        for distilled, marker in ((True, "D"), (False, "o")):
             known = [
                 r for r in rows
-                if r["size"].endswith("-distilled") == bool(kind) and None not in (r[x], r[y])
+                if (r["size"] == DISTILLED) == distilled and None not in (r[x], r[y])
             ]  # fmt: skip
             known.sort(key=lambda r: r[x])
             axes.plot([r[x] for r in known], [r[y] for r in known], marker=marker)
@@ -170,7 +183,6 @@ def main(words=None):
     parser.add_argument("portrait", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", help="some of the sizes")
-    parser.add_argument("--distill", action="store_true", help="also lite, taught by big")
     parser.add_argument("--milliseconds", action="store_true", help="measure what is trained")
     parser.add_argument("--part", choices=["validation", "test"], default="validation")
     parser.add_argument("--lpips", choices=["alex", "vgg", "none"], default="alex")
@@ -184,25 +196,24 @@ def main(words=None):
     for name in names:
         if name not in sizes:
             raise VPGCError(f"There is no size {name!r}: choose of {', '.join(sizes)}.")
-    if options.distill:
-        if "big" not in names:
-            raise VPGCError("lite is taught by big: let --only name it too.")
-        if "lite" not in names:
-            raise VPGCError("The taught one has the stage 1 of lite: let --only name it too.")
-        names.append(DISTILLED)
     recipe, network = split_settings(options.set)
     recipe = {**(TINY_RECIPE if options.tiny else {}), **recipe}
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         file = options.folder / name / ROW
         row = json.loads(file.read_text()) if file.exists() else None
+        if row and (row["part"], row["LPIPS by"]) != (options.part, options.lpips):
+            raise VPGCError(
+                f"{name} was scored on {row['part']} frames with LPIPS by {row['LPIPS by']}: "
+                f"choose these, or delete {file}, and it is scored anew."
+            )
         if options.milliseconds:
             if row is None:
                 continue
             row["CPU ms"] = milliseconds(file.parent)
         elif row is None:
             row = score(name, train(name, sizes, options, recipe, network), options)
-        file.write_text(json.dumps(row, indent=1))
+        keep(row, file)
         print(write(options.folder), flush=True)
 
 

@@ -23,7 +23,7 @@ def command(
         Path | None,
         typer.Option(
             "--stage-1",
-            help="A run folder of the same preset and settings, the stage 1 of which is taken.",
+            help="A run of this portrait with the same network, the stage 1 of which is taken.",
         ),
     ] = None,
     set_: Annotated[

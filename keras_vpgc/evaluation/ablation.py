@@ -218,12 +218,17 @@ def _train(portrait, run, preset, settings, truth, points, features, verbose):
         raise VPGCError(
             f"{run} was scored without LPIPS: set lpips=None, or choose another folder."
         )
-    parts = {row.pop("part", "validation") for row in rows}
-    if parts != {truth.part}:
+    check_part(run, rows, truth.part)
+    return [{key: value for key, value in row.items() if key != "part"} for row in rows]
+
+
+def check_part(run, rows, part):
+    """A `VPGCError` if rows are scores of another part."""
+    other = next((x for x in (row.get("part", "validation") for row in rows) if x != part), None)
+    if other is not None:
         raise VPGCError(
-            f"{run} was scored on {parts.pop()} frames: give that part, or choose another folder."
+            f"{run} was scored on {other} frames: give that part, or choose another folder."
         )
-    return rows
 
 
 def read_points(run, every: int, steps: int, name: str | None = None) -> list[dict]:
@@ -372,6 +377,10 @@ class ScoredPoints(TimedPoints):
     ):
         super().__init__(run, steps_per_epoch)
         self.frames, self.shown, self.features, self.part = frames, shown, features, part
+
+    def set_state(self, state):
+        super().set_state(state)
+        check_part(self.run, self.rows, self.part)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)

@@ -242,8 +242,8 @@ def by_distance(scores: dict[str, np.ndarray], distances) -> list[dict]:
         distances: Float `(n,)`, those of `nearest_distances`.
 
     Returns:
-        Dicts of `from`, `to` (pixels), `frames`, `psnr`, `ssim` and, where there is one, `lpips`,
-        the nearest first; without those that no frame is in.
+        Dicts of `from`, `to` (pixels; the last one's is infinite), `frames`, `psnr`, `ssim` and,
+        where there is one, `lpips`, the nearest first; without those that no frame is in.
 
     Example:
 

@@ -42,11 +42,18 @@ def test_seconds_are_those_of_all_epochs(tmp_path):
     assert sizes.seconds_of(log) == 24.5
 
 
-def test_unknown_sizes_and_a_missing_teacher_are_said(tmp_path):
+def test_unknown_sizes_and_other_scores_are_said(tmp_path):
+    out = tmp_path / "out"
     with pytest.raises(VPGCError, match="no size 'huge': choose of lite-24, lite, .*big"):
-        sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "huge"])
-    with pytest.raises(VPGCError, match="taught by big"):
-        sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "lite", "--distill"])
-    with pytest.raises(VPGCError, match="stage 1 of lite"):
-        sizes.main([str(tmp_path), str(tmp_path / "out"), "--only", "big", "--distill"])
-    assert not (tmp_path / "out").exists()
+        sizes.main([str(tmp_path), str(out), "--only", "huge"])
+    assert not out.exists()
+    (out / "lite").mkdir(parents=True)
+    scored = {**row("lite", 4.73, 28.1), "part": "validation", "LPIPS by": "alex"}
+    (out / "lite" / sizes.ROW).write_text(json.dumps(scored))
+    with pytest.raises(VPGCError, match="lite was scored on validation frames with LPIPS by alex"):
+        sizes.main([str(tmp_path), str(out), "--only", "lite", "--part", "test"])
+
+
+def test_the_taught_one_waits_for_its_teacher(portrait, tmp_path):
+    with pytest.raises(VPGCError, match="big is no run folder"):
+        sizes.main([str(portrait.path), str(tmp_path), "--tiny", "--only", "lite-distilled"])

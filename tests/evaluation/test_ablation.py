@@ -113,6 +113,8 @@ def test_killed_run_ends_as_one_that_was_never_killed(folder, portrait, tmp_path
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ScoredPoints, "on_epoch_end", killed)
         run_ablation(portrait, tmp_path / "a", "vpgc_tiny", **settings)
+    with pytest.raises(VPGCError, match="was scored on validation frames"):
+        run_ablation(portrait, tmp_path / "a", "vpgc_tiny", **settings, part="test")
     rows = run_ablation(portrait, tmp_path / "a", "vpgc_tiny", **settings)["rows"]
     wanted = list(csv.DictReader((folder / "ablation.csv").open()))[:2]
     assert [row["step"] for row in rows] == [2, 4]
