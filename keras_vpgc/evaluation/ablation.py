@@ -18,6 +18,7 @@ from keras_vpgc import backend
 from keras_vpgc.config import resolve
 from keras_vpgc.data.portrait import Portrait
 from keras_vpgc.errors import VPGCError, writing
+from keras_vpgc.evaluation.held_out import PARTS
 from keras_vpgc.evaluation.output import check_output, publish
 from keras_vpgc.evaluation.scorer import Features, Scorer
 from keras_vpgc.layers import SharedCodebook
@@ -189,8 +190,8 @@ class _Truth:
     """The held-out frames that are scored, and the one that is shown: its mouth opens widest."""
 
     def __init__(self, portrait, size, part):
-        if part not in ("validation", "test"):
-            raise VPGCError(f"There is no part {part!r} to score: choose validation or test.")
+        if part not in PARTS:
+            raise VPGCError(f"There is no part {part!r} to score: choose {' or '.join(PARTS)}.")
         held = portrait.indices(part)
         if not len(held):
             raise VPGCError(f"The {part} part of {portrait.path} has no frame with a face.")

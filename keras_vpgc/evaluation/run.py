@@ -65,7 +65,7 @@ CURVES = ("driven", "reconstructed")
 ELSEWHERE = "copy the run to a place that can be, and score it there"
 # Pixels at LANDMARK_SIZE to the nearest training frame, between which frames are scored together.
 STEPS = (0, 2, 4, 8, 16, np.inf)
-MEANS = {"psnr": ("PSNR (dB) ↑", ".2f"), "ssim": ("SSIM ↑", ".3f"), "lpips": ("LPIPS ↓", ".3f")}
+MEANS = ("psnr", "ssim", "lpips")
 DISTANCE = "distance of the nearest training frame (px)"
 
 
@@ -173,7 +173,8 @@ def evaluate_run(
     }
     rows = {name: summary(s, portrait.frame_rate) for name, s in scores.items()}
     best = rows["driven"]["psnr"]
-    near = by_distance(scores["driven"], nearest_distances(portrait, part))
+    distances = nearest_distances(portrait, part)
+    near = by_distance(scores["driven"], distances)
     result = {
         "rows": rows,
         "beats_mean_frame": best > rows[MEAN]["psnr"],
@@ -208,7 +209,7 @@ def evaluate_run(
         each = {name: openings(found[name]) for name in found if name in ("truth", *CURVES)}
         curves = {part: {name: x[part] for name, x in each.items()} for part in OPENING_TITLES}
     result["table"] += f"\n\n{_distance_table(near)}"
-    _write(output, result, scores, curves, truth, systems, portrait, puppet, info)
+    _write(output, result, scores, distances, curves, truth, systems, portrait, puppet, info)
     write_model_card(run, portrait)
     return result
 
@@ -261,17 +262,12 @@ def by_distance(scores: dict[str, np.ndarray], distances) -> list[dict]:
 
 
 def _distance_table(rows):
-    names = [name for name in MEANS if name in rows[0]]
-    lines = [
-        f"| driven, {DISTANCE} | frames | " + " | ".join(MEANS[k][0] for k in names) + " |",
-        "|---" * (2 + len(names)) + "|",
-    ]
+    named = {}
     for row in rows:
         far = np.isinf(row["to"])
-        place = f"{row['from']} and more" if far else f"{row['from']} to {row['to']}"
-        cells = [format(row[name], MEANS[name][1]) for name in names]
-        lines.append(f"| {place} | {row['frames']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        place = f"{row['from']} px and more" if far else f"{row['from']} to {row['to']} px"
+        named[f"driven, {place} from the nearest training frame ({row['frames']} frames)"] = row
+    return table(named)
 
 
 def _check_identity(run, wanted, portrait, option="--portrait"):
@@ -286,7 +282,7 @@ def _check_identity(run, wanted, portrait, option="--portrait"):
         )
 
 
-def _write(output, result, scores, curves, truth, systems, portrait, puppet, settings):
+def _write(output, result, scores, distances, curves, truth, systems, portrait, puppet, settings):
     """All files or none."""
     flat: dict[str, Any] = {f"{n}/{key}": v for n, s in scores.items() for key, v in s.items()}
     flat |= {f"{part}/{name}": v for part, x in curves.items() for name, v in x.items()}
@@ -306,6 +302,7 @@ def _write(output, result, scores, curves, truth, systems, portrait, puppet, set
             for true, frame in zip(truth, systems["driven"], strict=True):
                 video.write(side_by_side([true, frame]))
         evaluation = _evaluation(result, scores, truth, systems, portrait, puppet, settings)
+        evaluation.signals[DISTANCE] = distances
         evaluation.video = partial / "driven.mp4"
         evaluation.openings = curves
         if curves:
@@ -345,7 +342,6 @@ def _evaluation(result, scores, truth, systems, portrait, puppet, settings) -> E
             YAW: turn[:, 0],
             PITCH: turn[:, 1],
             MOUTH: landmark_sets.mouth_opening(clip[held_out]),
-            DISTANCE: nearest_distances(portrait, protocol["part"]),
         },
         seen=seen,
         coverage=[item["text"] for item in advice],

@@ -92,6 +92,7 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
         inside = [row["from"] <= x < row["to"] for x in apart]
         assert row["frames"] == sum(inside)
         assert row["psnr"] == pytest.approx(each[inside].mean(), rel=1e-5)
+        assert f"from the nearest training frame ({sum(inside)} frames) |" in result["table"]
     assert "PSNR (dB) against distance of the nearest training frame" in page
 
 
