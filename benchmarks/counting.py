@@ -1,6 +1,8 @@
 """Work of a training step, and the rates that the machine reaches; see `keras_vpgc.models.work`."""
 
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks import clock
 from keras_vpgc.models.work import Work, count
@@ -45,11 +47,19 @@ def image_step_bytes(
 def rates(tiny=False) -> dict[str, float]:
     """What this machine reaches: products of large matrices and copies of a large array.
 
+    In a process of its own, as JAX tells the peak of a process's memory alone, and what is
+    measured here takes 1.2 GiB.
+
     Returns:
         Operations a second of `"bfloat16"` and `"float32"` products (on a GPU as its framework
         computes convolutions of float32, in TF32), and bytes a second read and written by a
         `"copy"`.
     """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_rates, tiny).result()
+
+
+def _rates(tiny):
     side, numbers = (512, 2**22) if tiny else (8192, 2**26)
     found = {}
     for dtype in ("bfloat16", "float32"):

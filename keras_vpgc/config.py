@@ -57,6 +57,9 @@ class Recipe(BaseModel):
             in the joint steps; the others show new poses, as the teacher shows them.
         frame_jitter: Up to which part frames are enlarged, shrunk and shifted at random in stage 1,
             see `FrameBatches`.
+        joint_jitter: The same in the joint steps, and for a direct mapping: half of the frames are
+            moved, their landmarks with them, and nothing but the head is judged in these. A
+            puppet that another one teaches sees other new poses instead.
         scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
         rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
             all frames alike, see `keras_vpgc.data.sampling`.
@@ -106,6 +109,7 @@ class Recipe(BaseModel):
     true_share: float = Field(default=0.5, ge=0, le=1)
     region_weights: dict[Literal["face", "eyes", "mouth"], float] | None
     frame_jitter: float = Field(default=0.0, ge=0, lt=1)
+    joint_jitter: float = Field(default=0.0, ge=0, lt=1)
     scale_jitter: float = Field(ge=0, lt=1)
     rare_frames: float = Field(ge=0)
     adversarial: Literal["hinge", "lsgan"] | None
@@ -129,6 +133,15 @@ class Recipe(BaseModel):
     def _no_truth_for_a_number(cls, value, info):
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("It is neither true nor false")
+        return value
+
+    @field_validator("joint_jitter")
+    @classmethod
+    def _no_features_of_moved_frames(cls, value, info):
+        if value and info.data.get("joint_feature_weight"):
+            raise ValueError(
+                "Features of moved frames are not known: set this or joint_feature_weight to 0"
+            )
         return value
 
 

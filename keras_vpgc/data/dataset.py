@@ -221,6 +221,9 @@ def _check_shard(shard):
 # How much a pixel of each region counts, a pixel elsewhere counting 1.
 REGION_WEIGHTS = {"face": 2.0, "eyes": 6.0, "mouth": 6.0}
 _REGIONS = {"face": slice(0, 68), "eyes": slice(36, 48), "mouth": slice(48, 68)}
+# How far the head with its hair reaches beyond the landmarks: to each side in widths of these, and
+# upwards in heights from brows to chin.
+_HEAD = (0.35, 0.9)
 
 
 def weigh_regions(landmarks, size: int, weights=None) -> np.ndarray:
@@ -251,7 +254,7 @@ class _Regions:
 
     Attributes:
         boxes: Int32 `(n, regions, 4)`: left, top, right and bottom in pixels, the latter two
-            exclusive.
+            exclusive. The last region is the head, which has no weight of its own.
     """
 
     def __init__(self, landmarks, size, weights):
@@ -262,25 +265,41 @@ class _Regions:
                     f"There is no region {name!r} to weigh: choose of {', '.join(_REGIONS)}."
                 )
         self.size, self.values = size, list(weights.values())
-        self.boxes = np.zeros((len(landmarks), len(weights), 4), "int32")
+        self.boxes = np.zeros((len(landmarks), len(weights) + 1, 4), "int32")
         # Lids and lips reach beyond their landmarks.
         margin = 0.025 * size
-        for place, name in enumerate(weights):
+        for place, name in enumerate([*weights, "face"]):
             points = np.asarray(landmarks)[:, _REGIONS[name]] * size
-            self.boxes[:, place, :2] = np.clip(points.min(1) - margin, 0, size)
-            self.boxes[:, place, 2:] = np.clip(np.ceil(points.max(1) + margin), 0, size)
+            first, last = points.min(1), points.max(1)
+            if place == len(weights):
+                width, height = np.split(last - first, 2, axis=1)
+                above = np.concatenate([_HEAD[0] * width, _HEAD[1] * height], axis=1)
+                beside = np.concatenate([_HEAD[0] * width, np.zeros_like(height)], axis=1)
+            else:
+                above = beside = margin
+            self.boxes[:, place, :2] = np.clip(first - above, 0, size)
+            self.boxes[:, place, 2:] = np.clip(np.ceil(last + beside), 0, size)
 
-    def weigh(self, chosen=slice(None), *moves):
-        """See `weigh_regions`; of images that are moved, see `FrameBatches.moves`."""
+    def weigh(self, chosen=slice(None), *moves, heads=False):
+        """See `weigh_regions`; of images that are moved, see `FrameBatches.moves`.
+
+        With `heads`, nothing but the head counts in those that are.
+        """
         boxes = self.boxes[chosen]
         if moves:
             boxes = self._moved(boxes, *moves, np).astype("int32")
         result = np.ones((len(boxes), self.size, self.size), "float32")
         for image, regions in zip(result, boxes, strict=True):
-            for (x, y, right, bottom), weight in zip(regions, self.values, strict=True):
+            for (x, y, right, bottom), weight in zip(regions[:-1], self.values, strict=True):
                 box = image[y:bottom, x:right]
                 np.maximum(box, weight, out=box)
-        return result / result.mean(axis=(1, 2), keepdims=True)
+        result /= result.mean(axis=(1, 2), keepdims=True)
+        for place in np.flatnonzero(_are_moved(*moves)) if heads and moves else ():
+            x, y, right, bottom = boxes[place, -1]
+            head = result[place, y:bottom, x:right].copy()
+            result[place] = 0.0
+            result[place, y:bottom, x:right] = head
+        return result
 
     def _moved(self, boxes, factors, shifts, math):
         """Boxes of images that are enlarged about their middle and shifted; `math` is np or ops."""
@@ -289,20 +308,27 @@ class _Regions:
         moved = math.round(middle + (boxes - middle) * factors + shifts)
         return math.clip(moved, 0, self.size)
 
-    def weigh_on_device(self, boxes, *moves):
+    def weigh_on_device(self, boxes, *moves, heads=False):
         """The same, out of a tensor of boxes."""
         place = ops.arange(self.size)
         if moves:
             moves = [ops.convert_to_tensor(x) for x in moves]
             boxes = self._moved(ops.cast(boxes, "float32"), *moves, ops)
             place = ops.cast(place, "float32")
-        result = ops.ones((boxes.shape[0], self.size, self.size))
-        for i, weight in enumerate(self.values):
+
+        def within(i):
             x, y, right, bottom = (boxes[:, i, j, None] for j in range(4))
             rows, columns = ((place >= a) & (place < b) for a, b in ((y, bottom), (x, right)))
-            inside = rows[:, :, None] & columns[:, None, :]
-            result = ops.where(inside, ops.maximum(result, weight), result)
-        return result / ops.mean(result, axis=(1, 2), keepdims=True)
+            return rows[:, :, None] & columns[:, None, :]
+
+        result = ops.ones((boxes.shape[0], self.size, self.size))
+        for i, weight in enumerate(self.values):
+            result = ops.where(within(i), ops.maximum(result, weight), result)
+        result = result / ops.mean(result, axis=(1, 2), keepdims=True)
+        if not (heads and moves):
+            return result
+        counts = within(-1) | ops.logical_not(_are_moved(*moves))[:, None, None]
+        return ops.where(counts, result, 0.0)
 
 
 class FrameBatches(ShuffledBatches):
@@ -383,6 +409,9 @@ class FrameBatches(ShuffledBatches):
             arrays["boxes"] = self.regions.boxes
         self.keep(cache, arrays, augmentation is None or _computes_in_keras(augmentation))
 
+    # Which part of the images is moved, and is nothing but the head to be judged in these?
+    share, heads = 1.0, False
+
     def make(self, batch):
         chosen, moves = self.chosen(batch), self.moves(batch)
         if self.cache == "device":
@@ -392,7 +421,7 @@ class FrameBatches(ShuffledBatches):
             if moves:
                 images = _move(images, *moves)
             if self.regions is not None:
-                weights = [self.regions.weigh(chosen, *moves)[..., None]]
+                weights = [self.regions.weigh(chosen, *moves, heads=self.heads)[..., None]]
         if self.augmentation is not None:
             images = augment(self.augmentation, images, (self.seed, batch, self.rank))
         return (images, *weights)
@@ -401,10 +430,7 @@ class FrameBatches(ShuffledBatches):
         """By how much each image is enlarged, `(b,)`, and shifted in pixels, `(b, 2)`, if it is."""
         if not self.jitter:
             return ()
-        rng = np.random.default_rng((self.seed, batch, 2))
-        drawn = self.jitter * rng.uniform(-1, 1, (self.draws, 3)).astype("float32")
-        drawn = drawn[self.rank * self.part : (self.rank + 1) * self.part]
-        return 1 + drawn[:, 0], drawn[:, 1:] * self.images.shape[1] / 2
+        return _moves(self, batch, self.jitter, self.images.shape[1], self.share)
 
     def pick(self, arrays, chosen, *moves):
         images = backend.take(arrays["images"], chosen)
@@ -413,7 +439,7 @@ class FrameBatches(ShuffledBatches):
         if self.regions is None:
             return (images,)
         boxes = backend.take(arrays["boxes"], chosen)
-        return images, self.regions.weigh_on_device(boxes, *moves)[..., None]
+        return images, self.regions.weigh_on_device(boxes, *moves, heads=self.heads)[..., None]
 
 
 class LandmarkBatches(FrameBatches):
@@ -423,12 +449,15 @@ class LandmarkBatches(FrameBatches):
         landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
         neighbours: Int `(m, context)`, the frames seen with each image.
         images: uint8 `(m, s, s, 3)`.
-        *args, **kwargs: As for `FrameBatches`; `region_landmarks` stands for its `landmarks`.
+        *args, **kwargs: As for `FrameBatches`; `region_landmarks` stands for its `landmarks`, and
+            `jitter`, which needs them, moves images as it does for `DriverImageBatches`.
 
     Returns of `[i]`:
         Landmarks, float32 `(b, context, points, 2)`, images and, with `region_landmarks`, the
         weights of their pixels.
     """
+
+    share, heads = 0.5, True
 
     def __init__(self, landmarks, neighbours, images, *args, region_landmarks=None, **kwargs):
         self.windows = np.asarray(landmarks, "float32")[neighbours]
@@ -437,9 +466,7 @@ class LandmarkBatches(FrameBatches):
     def make(self, batch):
         windows, moves = self.windows[self.chosen(batch)], self.moves(batch)
         if moves:
-            factors, shifts = moves
-            factors, shifts = factors[:, None, None, None], shifts[:, None, None]
-            windows = 0.5 + (windows - 0.5) * factors + shifts / self.images.shape[1]
+            windows = _move_landmarks(windows, *moves, self.images.shape[1])
         return (windows, *super().make(batch))
 
 
@@ -606,6 +633,27 @@ def _resample_on_device(images, source):
     return ops.einsum("bxj,byjt->byxt", columns, images)
 
 
+def _moves(batches, batch, jitter, size, share=1.0):
+    """How a batch's images are moved, see `FrameBatches.moves`; `share`: how many of them."""
+    rng = np.random.default_rng((batches.seed, batch, 2))
+    drawn = jitter * rng.uniform(-1, 1, (batches.draws, 3)).astype("float32")
+    if share < 1:
+        drawn[rng.uniform(size=batches.draws) >= share] = 0
+    drawn = drawn[batches.rank * batches.part : (batches.rank + 1) * batches.part]
+    return 1 + drawn[:, 0], drawn[:, 1:] * size / 2
+
+
+def _are_moved(factors, shifts):
+    """Which images are moved? Bool `(b,)`, of arrays or tensors."""
+    return (factors != 1) | (shifts[:, 0] != 0) | (shifts[:, 1] != 0)
+
+
+def _move_landmarks(windows, factors, shifts, size):
+    """Landmarks `(b, t, points, 2)` in [0, 1], moved as `_move` moves images of that size."""
+    factors, shifts = factors[:, None, None, None], shifts[:, None, None]
+    return 0.5 + (windows - 0.5) * factors + shifts / size
+
+
 def _move(images, factors, shifts):
     """uint8 `(b, s, s, 3)` enlarged about their middle and shifted, borders repeated.
 
@@ -652,17 +700,38 @@ class DriverImageBatches(DriverBatches):
         *args: `heatmaps`, `neighbours`, `features`, `batch_size`, `steps`, `seed`, `start` and
             `scale_jitter` as for `DriverBatches`.
         images: uint8 `(m, s, s, 3)`.
-        landmarks: Float `(m, points, 2)` of the images.
+        landmarks: Float `(n, points, 2)` in [0, 1], of every frame of the clip.
+        indices: Int `(m,)`, the frame numbers of the training examples.
         region_weights: See `weigh_regions`.
+        jitter: Half of the examples, drawn at random, are moved as by `FrameBatches`, landmarks
+            and image alike, and nothing but the head counts in them (the weights are 0 elsewhere):
+            a background and shoulders do not move with it. 0 for none.
+        draw: With jitter, the layer that draws landmarks `(b, context, points, 2)`, a
+            `keras_vpgc.layers.LandmarkHeatmap`.
         **kwargs: As for `DriverBatches`.
 
     Returns of `[i]`:
-        The pair of heatmaps and features, images (uint8) and their weights `(b, s, s, 1)`.
+        The pair of heatmaps and features (of moved examples: as if they were not), images (uint8)
+        and their weights `(b, s, s, 1)`.
     """
 
-    def __init__(self, *args, images, landmarks, region_weights=None, **kwargs):
-        self.images = images
-        self.regions = _Regions(landmarks, images.shape[1], region_weights)
+    def __init__(
+        self,
+        *args,
+        images,
+        landmarks,
+        indices,
+        region_weights=None,
+        jitter=0.0,
+        draw=None,
+        **kwargs,
+    ):
+        self.images, self.jitter = images, jitter
+        self.landmarks = np.asarray(landmarks, "float32")
+        self.regions = _Regions(self.landmarks[indices], images.shape[1], region_weights)
+        if jitter:
+            self.draw_on_device = draw
+            self.draw = backend.jitted(draw)
         super().__init__(*args, **kwargs)
 
     def cached(self):
@@ -673,14 +742,40 @@ class DriverImageBatches(DriverBatches):
             return super().make(batch)
         chosen = self.chosen(batch)
         features = np.asarray(self.features[chosen], "float32")
-        weights = self.regions.weigh(chosen)[..., None]
-        return (self.inputs(batch, chosen), features), np.asarray(self.images[chosen]), weights
+        images = np.asarray(self.images[chosen])
+        if not self.jitter:
+            weights = self.regions.weigh(chosen)
+            return (self.inputs(batch, chosen), features), images, weights[..., None]
+        windows, *moves = self.moved(batch, chosen)
+        heatmaps = ops.convert_to_numpy(self.draw(ops.convert_to_tensor(windows)))
+        weights = self.regions.weigh(chosen, *moves, heads=True)
+        return (heatmaps, features), _move(images, *moves), weights[..., None]
+
+    def moved(self, batch, chosen):
+        """Landmarks of the examples, and how they are moved."""
+        size = self.images.shape[1]
+        windows = self.landmarks[self.neighbours[chosen]]
+        if self.scale_jitter:
+            middles = (windows.min((1, 2)) + windows.max((1, 2)))[:, None, None] / 2
+            factors = self.factors(batch).astype("float32")[:, None, None, None]
+            windows = middles + (windows - middles) * factors
+        moves = _moves(self, batch, self.jitter, size, LandmarkBatches.share)
+        return _move_landmarks(windows, *moves, size), *moves
+
+    def drawn(self, batch, chosen):
+        return self.moved(batch, chosen) if self.jitter else super().drawn(batch, chosen)
 
     def pick(self, arrays, chosen, *more):
-        inputs = super().pick(arrays, chosen, *more)
         images = backend.take(arrays["images"], chosen)
-        weights = self.regions.weigh_on_device(backend.take(arrays["boxes"], chosen))
-        return inputs, images, weights[..., None]
+        boxes = backend.take(arrays["boxes"], chosen)
+        if not self.jitter:
+            weights = self.regions.weigh_on_device(boxes)
+            return super().pick(arrays, chosen, *more), images, weights[..., None]
+        windows, *moves = more
+        heatmaps = self.draw_on_device(ops.convert_to_tensor(windows))
+        features = ops.cast(backend.take(arrays["features"], chosen), "float32")
+        weights = self.regions.weigh_on_device(boxes, *moves, heads=True)
+        return (heatmaps, features), _move_on_device(images, *moves), weights[..., None]
 
 
 class TeacherBatches(ShuffledBatches):

@@ -264,6 +264,7 @@ def fit_driver_on_images(
     discriminator=None,
     adversarial=None,
     region_weights=None,
+    jitter=0.0,
     scale_jitter=0.0,
     sampling=None,
     average=None,
@@ -301,23 +302,26 @@ def fit_driver_on_images(
         discriminator: A `PatchDiscriminator` for an adversarial term, with the decoder only.
         adversarial: Dict of `DriverTrainer`'s settings of it, and of `discriminator_optimizer`.
         region_weights: See `keras_vpgc.data.dataset.weigh_regions`.
+        jitter: Moves half of the frames, see `keras_vpgc.data.dataset.DriverImageBatches`.
 
     Returns:
         The logs of all epochs, a list of dicts.
 
     Raises:
-        VPGCError: if images, features and indices do not belong together.
+        VPGCError: if images, features and indices do not belong together, or for jitter with a
+            `feature_weight`, as nobody knows the features of moved frames.
     """
     if not len(features) == len(indices) == len(images):
         raise VPGCError(
             f"There are {len(images)} images and {len(features)} features for {len(indices)} "
             "frames."
         )
+    if jitter and feature_weight:
+        raise VPGCError("Features of moved frames are not known: set feature_weight=0 with jitter.")
     landmarks = np.asarray(landmarks)
     if heatmaps is None:
         heatmaps = draw(landmarks, driver.heatmap_size, line_width, contours=landmark_set)
     neighbours = context_indices(len(landmarks), driver.input_shape[-1], mode)
-    shared = {"scale_jitter": scale_jitter, "region_weights": region_weights}
     batches = DriverImageBatches(
         heatmaps,
         neighbours[indices],
@@ -326,11 +330,15 @@ def fit_driver_on_images(
         stage.steps_per_epoch if stage else min(steps, steps_per_epoch),
         seed,
         images=images,
-        landmarks=landmarks[indices],
+        landmarks=landmarks,
+        indices=indices,
+        region_weights=region_weights,
+        jitter=jitter,
+        draw=LandmarkHeatmap(driver.heatmap_size, line_width, landmark_set, dtype="float32"),
+        scale_jitter=scale_jitter,
         sampling=sampling,
         prefetch=2,
         shard=backend.process(),
-        **shared,
     )
     if validation is not None and len(validation[2]):
         held_images, held_features, held = validation

@@ -175,17 +175,21 @@ class ImageTrainer(keras.Model):
             image, last_input, terms = self.render(inputs, training=True)
             return image, ops.stop_gradient(last_input), *terms.values()
 
+        def judged(fakes):
+            # Pixels that weigh nothing are none to any loss: they count as the true ones.
+            return fakes if weights is None else ops.where(weights > 0, fakes, images)
+
         (fakes, last_input, *terms), pullback = backend.vjp(forward, network + codes)
         fakes = ops.stop_gradient(fakes)
         last_input = ops.stop_gradient(last_input)
 
         rec, parts, (grad,) = backend.value_and_grad(
-            lambda y: self._reconstruction_loss(images, y, weights), [fakes]
+            lambda y: self._reconstruction_loss(images, judged(y), weights), [fakes]
         )
         logs = {**parts, **dict(zip(self.more_logs, terms, strict=True)), "loss": sum(terms, rec)}
         if self._adversarial_on:
             adv, more, (adv_grad,) = backend.value_and_grad(
-                lambda y: self._adversarial_loss(images, y), [fakes]
+                lambda y: self._adversarial_loss(images, judged(y)), [fakes]
             )
             weight = self._lambda(last_input, grad, adv_grad)
             grad = grad + weight * adv_grad
@@ -204,7 +208,7 @@ class ImageTrainer(keras.Model):
                 lambda: (
                     discriminator_loss(
                         self._logits(self.discriminator(images, training=True)),
-                        self._logits(self.discriminator(fakes, training=True)),
+                        self._logits(self.discriminator(judged(fakes), training=True)),
                         self.adversarial,
                     ),
                 ),

@@ -720,12 +720,14 @@ def _that_matters(config):
     recipe = {
         "joint_rate": 0.1,
         "joint_feature_weight": config["recipe"]["feature_weight"],
+        "frame_jitter": 0.0,
+        "joint_jitter": 0.0,
         **config["recipe"],
     }
     recipe = {k: v for k, v in recipe.items() if k not in FREE_SETTINGS}
-    if not recipe["joint_steps"]:
-        recipe = {k: v for k, v in recipe.items() if not k.startswith("joint_")}
     rest = {"seed": config["seed"], "method": config.get("method", "vpgc")}
+    if not recipe["joint_steps"] and rest["method"] != "direct":
+        recipe = {k: v for k, v in recipe.items() if not k.startswith("joint_")}
     rest["teacher"] = config.get("teacher")
     if rest["teacher"] is None:
         recipe = {k: v for k, v in recipe.items() if k != "true_share"}
@@ -891,7 +893,7 @@ def _frame_settings(data, config, stage, augmentation):
         "sampling": data.sampling,
         "prefetch": PREFETCH,
         "shard": backend.process(),
-        "region_weights": config.recipe.region_weights,
+        "region_weights": config.recipe.region_weights or {},
     }
 
 
@@ -900,12 +902,13 @@ def _fit_direct(mapping, data, config, make_stage, augmentation, perceptual):
     stage = make_stage("direct", "The direct mapping", recipe.steps)
     trainer = _image_trainer(DirectTrainer, mapping, stage, config, perceptual)
     neighbours = context_indices(len(data.landmarks), mapping.context, recipe.context_mode)
+    settings = _frame_settings(data, config, stage, augmentation)
     batches = LandmarkBatches(
         data.landmarks,
         neighbours[data.train],
         data.images,
-        region_landmarks=data.landmarks[data.train] if recipe.region_weights else None,
-        **_frame_settings(data, config, stage, augmentation),
+        region_landmarks=data.landmarks[data.train],
+        **{**settings, "jitter": recipe.joint_jitter},
     )
     held = data.landmarks[neighbours[data.held]].astype("float32")
     true, shown = data.held_images[data.shown], held[data.shown]
@@ -1045,6 +1048,7 @@ def _fit_stage_2(
         more = {"train_decoder": name == "joint"}
         if name == "joint":
             more["feature_weight"] = recipe.joint_feature_weight
+            more["jitter"] = recipe.joint_jitter
         if name == "joint" and recipe.adversarial:
             start = round(steps * recipe.joint_adversarial_start)
             more["discriminator"], more["adversarial"] = _adversary(stage, config, start, highest)
@@ -1066,6 +1070,8 @@ def _fit_stage_2(
             perceptual=perceptual,
             perceptual_weight=recipe.perceptual_weight,
             region_weights=recipe.region_weights or {},
+            line_width=config.network.get("line_width"),
+            landmark_set=_landmark_set(config),
             stage=stage,
             **{**shared, **more},
         )

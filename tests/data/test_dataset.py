@@ -7,6 +7,7 @@ from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
 from keras_vpgc.data.dataset import DriverImageBatches, LandmarkBatches, augment, weigh_regions
 from keras_vpgc.data.portrait import fill
+from keras_vpgc.layers import LandmarkHeatmap
 from tests.layers.layer_case import to_numpy
 
 
@@ -188,16 +189,24 @@ def test_moved_frames_keep_their_detail(rng):
         assert off < 0.5 * np.abs(linear - wanted).mean()
 
 
+def batches_of(batches):
+    return [[to_numpy(x) for x in batches[i]] for i in range(len(batches))]
+
+
 def test_jitter_moves_landmarks_with_their_frames():
     landmarks = np.stack([face(0.5, 0.5)] * 4)
     batches = LandmarkBatches(
-        landmarks, context_indices(4, 3), np.zeros((4, 64, 64, 3), "uint8"), 4, 1,
+        landmarks, context_indices(4, 3), np.zeros((4, 64, 64, 3), "uint8"), 4, 3,
         region_landmarks=landmarks, region_weights={"face": 3.0}, jitter=0.3,
     )  # fmt: skip
-    windows, _, weights = batches[0]
-    assert windows.shape == (4, 3, 68, 2) and (windows == windows[:, :1]).all()
-    for window, weight in zip(windows, to_numpy(weights)[..., 0], strict=True):
-        inside = weight > weight.min()
+    windows, _, weights = (np.concatenate(x) for x in zip(*batches_of(batches), strict=True))
+    assert windows.shape == (12, 3, 68, 2) and (windows == windows[:, :1]).all()
+    moved = np.abs(windows[:, 0] - landmarks[0]).max((1, 2)) > 1e-5
+    assert 2 < moved.sum() < 10
+    for window, weight, off in zip(windows, weights[..., 0], moved, strict=True):
+        # Nothing but the head counts where it was moved.
+        assert (weight == 0).any() == off
+        inside = weight > 0.99 * weight.max()
         middles = [np.flatnonzero(inside.any(axis)).mean() + 0.5 for axis in (0, 1)]
         ends = 64 * np.stack([window[0].min(0), window[0].max(0)])
         # The box has a margin, which is enlarged with it, and whole pixels.
@@ -209,13 +218,55 @@ def test_image_batches_hold_features_images_and_weights(rng):
     images = rng.integers(0, 256, size=(3, 16, 16, 3), dtype="uint8")
     batches = DriverImageBatches(
         np.zeros((3, 16, 16), "uint8"), context_indices(3, 1), np.arange(3)[:, None, None, None],
-        3, 1, images=images, landmarks=np.stack([face(0.5, 0.5)] * 3), region_weights={"face": 3.0},
+        3, 1, images=images, landmarks=np.stack([face(0.5, 0.5)] * 3), indices=np.arange(3),
+        region_weights={"face": 3.0},
     )  # fmt: skip
     (heatmaps, features), targets, weights = batches[0]
     assert heatmaps.shape == (3, 16, 16, 1)
     order = features.ravel().astype(int)
     np.testing.assert_array_equal(targets, images[order])
     assert weights.shape == (3, 16, 16, 1) and weights.max() / weights.min() == pytest.approx(3)
+
+
+def test_moved_image_batches_draw_the_moved_landmarks_and_weigh_the_head_alone():
+    # A dark disc of half the height of the landmarks, where these are.
+    size, place = 64, np.stack(np.meshgrid(np.arange(64), np.arange(64)), -1) + 0.5
+    landmarks = np.stack([face(x, 0.5) for x in (0.4, 0.45, 0.5, 0.55)]).astype("float32")
+    middles = (landmarks.min(1) + landmarks.max(1)) / 2 * size
+    discs = np.linalg.norm(place - middles[:, None, None], axis=-1) < 8
+    images = np.repeat(np.where(discs, 0, 255)[..., None], 3, -1).astype("uint8")
+    layer = LandmarkHeatmap(size, 2.0, dtype="float32")
+    batches = DriverImageBatches(
+        np.zeros((4, size, size), "uint8"), context_indices(4, 1), np.zeros((4, 1, 1, 2)), 4, 6,
+        images=images, landmarks=landmarks, indices=np.arange(4), jitter=0.2, draw=layer,
+    )  # fmt: skip
+    counts = [0, 0]
+    for i in range(6):
+        (heatmaps, _), moved, weights = (
+            [to_numpy(y) for y in x] if isinstance(x, tuple) else to_numpy(x) for x in batches[i]
+        )
+        for number, heatmap, image, weight in zip(
+            batches.chosen(i), heatmaps[..., 0], moved, weights[..., 0], strict=True
+        ):
+            whole = (weight > 0).all()
+            counts[int(whole)] += 1
+            assert np.array_equal(image, images[number]) == whole
+            drawn = np.argwhere(heatmap > 0.5)[:, ::-1] + 0.5
+            disc = np.argwhere(image[..., 0] < 128)[:, ::-1] + 0.5
+            found = (drawn.min(0) + drawn.max(0)) / 2
+            np.testing.assert_allclose((disc.min(0) + disc.max(0)) / 2, found, atol=1.1)
+            if not whole:
+                # The head: to the chin, and above and beside the landmarks.
+                box = np.argwhere(weight > 0)[:, ::-1]
+                width, height = np.ptp(drawn, axis=0)
+                assert np.isclose(box[:, 1].max() + 1, drawn[:, 1].max(), atol=2.5)
+                for edge, reach in ((0, 0.35 * width), (1, 0.9 * height)):
+                    wanted = max(0, drawn[:, edge].min() - reach)
+                    assert np.isclose(box[:, edge].min(), wanted, atol=2.5)
+    assert min(counts) > 4
+    # A run that goes on sees the same.
+    again = batches.make(3)
+    np.testing.assert_array_equal(to_numpy(again[1]), to_numpy(batches[3][1]))
 
 
 @pytest.mark.once
@@ -485,10 +536,20 @@ def test_image_batches_on_the_device_are_those_of_the_host(rng):
     data = {
         "images": rng.integers(0, 256, size=(3, 16, 16, 3), dtype="uint8"),
         "landmarks": np.stack([face(x, 0.5) for x in (0.2, 0.5, 0.8)]),
+        "indices": np.arange(3),
     }
     device, host = (DriverImageBatches(*arguments, cache=c, **data) for c in ("device", "host"))
     assert device.cache == DEVICE
     same(device[1], host[1])
+    data |= {"images": 255 - np.stack([drawings(3, 16)] * 3, -1), "jitter": 0.2}
+    data |= {"draw": LandmarkHeatmap(16, 1.0, dtype="float32"), "scale_jitter": 0.1}
+    device, host = (DriverImageBatches(*arguments, cache=c, **data) for c in ("device", "host"))
+    for i in range(4):
+        (inputs, image, weights), (wanted, true, wanted_weights) = device[i], host[i]
+        same(inputs, wanted, atol=1e-4)
+        # OpenCV's coordinates are multiples of 1/32 pixel.
+        np.testing.assert_allclose(to_numpy(image).astype(int), true.astype(int), atol=8)
+        np.testing.assert_allclose(to_numpy(weights), wanted_weights, rtol=1e-5)
 
 
 @pytest.mark.once
@@ -522,6 +583,7 @@ def test_images_may_be_a_file_larger_than_the_memory(tmp_path, rng):
         layer = keras.layers.RandomFlip()
         yield FrameBatches(images, 3, 2, augmentation=layer, prefetch=1, **settings)
         yield FrameBatches(images, 3, 2, cache="device", **settings)
+        settings["indices"] = np.arange(5)
         yield DriverImageBatches(heatmaps, neighbours, features, 3, 2, images=images, **settings)
 
     for found, wanted in zip(batches(mapped), batches(images), strict=True):

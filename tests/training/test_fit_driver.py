@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -107,8 +109,11 @@ def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eag
         np.testing.assert_array_equal(old, new)
     assert set(history[-1]) == {"loss", "l1", "psnr", "features"}
     assert autoencoder.trainable_variables and autoencoder.decoder.trainable
+    given = landmarks, images, features, np.arange(4)
     with pytest.raises(VPGCError, match="3 images and 4 features for 4 frames"):
         fit_driver_on_images(driver, autoencoder, landmarks, images[:3], features, np.arange(4))
+    with pytest.raises(VPGCError, match="moved frames are not known: set feature_weight=0"):
+        fit_driver_on_images(driver, autoencoder, *given, jitter=0.1)
 
 
 def parts(rng):
@@ -151,6 +156,42 @@ def test_step_of_driver_and_decoder_is_the_gradient_of_their_loss(rng):
         found = (old - to_numpy(v)) / 0.01
         assert np.abs(found - grad).max() <= 0.02 * max(size, np.abs(grad).max()), v.path
     np.testing.assert_array_equal(to_numpy(autoencoder.codebook.codes), codes)
+
+
+class Canvas(keras.layers.Layer):
+    """Shows the picture that is its weight, whatever comes in."""
+
+    def build(self, shape):
+        self.picture = self.add_weight(shape=(32, 32, 3), initializer="zeros")
+
+    def call(self, x):
+        return self.picture + 0.0 * ops.mean(x, axis=(1, 2, 3), keepdims=True)
+
+
+def test_pixels_that_weigh_nothing_are_not_judged_by_any_loss(rng, eager_tensorflow):
+    autoencoder, driver, heatmaps, features, images = parts(rng)
+    inputs = keras.Input((16, 16, 32))
+    canvas = Canvas()
+    decoder = keras.Model(inputs, canvas(inputs))
+    trainer = DriverTrainer(
+        driver,
+        SimpleNamespace(
+            decoder=decoder, codebook=autoencoder.codebook, soft_index=autoencoder.soft_index
+        ),
+        PatchDiscriminator(32, discriminator_channels=4, feature_maps=True),
+        lambda true, predicted: ops.mean(ops.square(true - predicted)),
+        train_decoder=True,
+        adaptive=False,
+        feature_matching_weight=1.0,
+    )
+    eager = keras.backend.backend() == "tensorflow"
+    trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=eager)
+    weights = np.ones((2, 32, 32, 1), "float32")
+    weights[:, :10] = weights[:, :, 20:] = 0.0
+    trainer.fit((heatmaps, features), images, sample_weight=weights, batch_size=2, verbose=0)
+    changed = to_numpy(canvas.picture) != 0
+    assert changed[10:, :20].mean() > 0.99
+    assert not changed[:10].any() and not changed[:, 20:].any()
 
 
 @pytest.mark.once

@@ -346,6 +346,10 @@ def test_time_limit_says_that_it_was_reached():
             dict(preset="vpgc_tiny", network={"driver_variant": "full", "texture_prior": False}),
             "driver_variant=full already says texture_prior",
         ),
+        (
+            dict(preset="vpgc_512", recipe={"joint_feature_weight": 1.0}),
+            "joint_jitter cannot be 0.1: features of moved frames are not known",
+        ),
     ],
 )
 def test_settings_are_checked_before_anything_starts(arguments, message):
@@ -444,7 +448,7 @@ def test_a_run_of_a_former_version_is_known(run, portrait, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     info = json.loads((copy / "run.json").read_text())
-    for key in ("joint_rate", "joint_feature_weight"):
+    for key in ("joint_rate", "joint_feature_weight", "frame_jitter", "joint_jitter"):
         del info["config"]["recipe"][key]
     (copy / "run.json").write_text(json.dumps(info))
     recipe = {"steps": 2, "driver_steps": 2, "driver_image_steps": 2}

@@ -32,6 +32,7 @@ WHOLE = {
     "feature_matching_weight": 0.0,
     # Moved frames add to that; that shards move theirs as the whole does is tested with the data.
     "frame_jitter": 0.0,
+    "joint_jitter": 0.0,
 }
 
 

@@ -46,6 +46,7 @@ RECIPE = {
     "rare_frames": 0.5,
     "temporal_weight": 0.5,
     "frame_jitter": 0.1,
+    "joint_jitter": 0.1,
     "scale_jitter": 0.05,
     "checkpoint_seconds": 0,
     "previews": False,
