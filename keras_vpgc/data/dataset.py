@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_vpgc import backend
+from keras_vpgc.data.moves import draw_moves, move, move_landmarks, move_on_device
 from keras_vpgc.data.sampling import resample
 from keras_vpgc.errors import VPGCError
 
@@ -280,55 +281,46 @@ class _Regions:
             self.boxes[:, place, :2] = np.clip(first - above, 0, size)
             self.boxes[:, place, 2:] = np.clip(np.ceil(last + beside), 0, size)
 
-    def weigh(self, chosen=slice(None), *moves, heads=False):
-        """See `weigh_regions`; of images that are moved, see `FrameBatches.moves`.
+    def weigh(self, chosen=slice(None), moves=None, heads=False):
+        """See `weigh_regions`; of images that are moved, see `keras_vpgc.data.moves`.
 
         With `heads`, nothing but the head counts in those that are.
         """
         boxes = self.boxes[chosen]
-        if moves:
-            boxes = self._moved(boxes, *moves, np).astype("int32")
+        if moves is not None:
+            return self._weigh(boxes, moves, heads, np)
         result = np.ones((len(boxes), self.size, self.size), "float32")
         for image, regions in zip(result, boxes, strict=True):
             for (x, y, right, bottom), weight in zip(regions[:-1], self.values, strict=True):
                 box = image[y:bottom, x:right]
                 np.maximum(box, weight, out=box)
-        result /= result.mean(axis=(1, 2), keepdims=True)
-        for place in np.flatnonzero(_are_moved(*moves)) if heads and moves else ():
-            x, y, right, bottom = boxes[place, -1]
-            head = result[place, y:bottom, x:right].copy()
-            result[place] = 0.0
-            result[place, y:bottom, x:right] = head
-        return result
+        return result / result.mean(axis=(1, 2), keepdims=True)
 
-    def _moved(self, boxes, factors, shifts, math):
-        """Boxes of images that are enlarged about their middle and shifted; `math` is np or ops."""
-        middle = self.size / 2
-        factors, shifts = factors[:, None, None], math.tile(shifts, (1, 2))[:, None]
-        moved = math.round(middle + (boxes - middle) * factors + shifts)
-        return math.clip(moved, 0, self.size)
-
-    def weigh_on_device(self, boxes, *moves, heads=False):
+    def weigh_on_device(self, boxes, moves=None, heads=False):
         """The same, out of a tensor of boxes."""
-        place = ops.arange(self.size)
-        if moves:
-            moves = [ops.convert_to_tensor(x) for x in moves]
-            boxes = self._moved(ops.cast(boxes, "float32"), *moves, ops)
-            place = ops.cast(place, "float32")
+        return self._weigh(boxes, moves, heads, ops)
+
+    def _weigh(self, boxes, moves, heads, math):
+        """The same; `math` is np or ops."""
+        if moves is None:
+            place = math.arange(self.size, dtype="float32")
+            x, y = place[None, None, :], place[None, :, None]
+        else:
+            x, y = moves.sources(self.size, math)
 
         def within(i):
-            x, y, right, bottom = (boxes[:, i, j, None] for j in range(4))
-            rows, columns = ((place >= a) & (place < b) for a, b in ((y, bottom), (x, right)))
-            return rows[:, :, None] & columns[:, None, :]
+            left, top, right, bottom = (boxes[:, i, j, None, None] for j in range(4))
+            beside = (x + 0.5 > left) & (x + 0.5 < right)
+            return beside & (y + 0.5 > top) & (y + 0.5 < bottom)
 
-        result = ops.ones((boxes.shape[0], self.size, self.size))
+        result = math.ones((len(boxes), self.size, self.size), dtype="float32")
         for i, weight in enumerate(self.values):
-            result = ops.where(within(i), ops.maximum(result, weight), result)
-        result = result / ops.mean(result, axis=(1, 2), keepdims=True)
-        if not (heads and moves):
+            result = math.where(within(i), math.maximum(result, weight), result)
+        result = result / math.mean(result, axis=(1, 2), keepdims=True)
+        if moves is None or not heads:
             return result
-        counts = within(-1) | ops.logical_not(_are_moved(*moves))[:, None, None]
-        return ops.where(counts, result, 0.0)
+        still = math.reshape(math.logical_not(moves.moved()), (-1, 1, 1))
+        return math.where(within(-1) | still, result, 0.0)
 
 
 class FrameBatches(ShuffledBatches):
@@ -346,9 +338,9 @@ class FrameBatches(ShuffledBatches):
         landmarks: Float `(n, points, 2)` of the images, to weigh regions; default: none.
         region_weights: See `weigh_regions`. An augmentation that moves the face moves it out of
             its regions.
-        jitter: Each image is enlarged about its middle by a factor drawn between `1 - jitter` and
-            `1 + jitter`, and shifted by up to `jitter / 2` of its side along x and along y, and its
-            regions with it; pixels at the border are repeated. 0 for none.
+        jitter: Each image is enlarged and turned about its middle and shifted at random, and its
+            regions with it, see `keras_vpgc.data.moves.draw_moves`; pixels at the border are
+            repeated. 0 for none.
         sampling: Float `(n,)`, how often each image comes, see
             `keras_vpgc.data.sampling.rare_frame_weights`; default: all alike.
         shard: `(rank, count)` for data-parallel training: each process gets its contiguous part
@@ -415,31 +407,38 @@ class FrameBatches(ShuffledBatches):
     def make(self, batch):
         chosen, moves = self.chosen(batch), self.moves(batch)
         if self.cache == "device":
-            images, *weights = self.gather(self.arrays, chosen, *moves)
+            images, *weights = self.gather(self.arrays, chosen, moves)
         else:
             images, weights = np.asarray(self.images[chosen]), []
-            if moves:
-                images = _move(images, *moves)
+            if moves is not None:
+                images = move(images, moves)
             if self.regions is not None:
-                weights = [self.regions.weigh(chosen, *moves, heads=self.heads)[..., None]]
+                weights = [self.regions.weigh(chosen, moves, self.heads)[..., None]]
         if self.augmentation is not None:
             images = augment(self.augmentation, images, (self.seed, batch, self.rank))
         return (images, *weights)
 
     def moves(self, batch):
-        """By how much each image is enlarged, `(b,)`, and shifted in pixels, `(b, 2)`, if it is."""
+        """How this shard's images of a batch are moved, or `None`."""
         if not self.jitter:
-            return ()
-        return _moves(self, batch, self.jitter, self.images.shape[1], self.share)
+            return None
+        return _draw_moves(self, batch, self.share)
 
-    def pick(self, arrays, chosen, *moves):
+    def pick(self, arrays, chosen, moves):
         images = backend.take(arrays["images"], chosen)
-        if moves:
-            images = _move_on_device(images, *moves)
+        if moves is not None:
+            images = move_on_device(images, moves)
         if self.regions is None:
             return (images,)
         boxes = backend.take(arrays["boxes"], chosen)
-        return images, self.regions.weigh_on_device(boxes, *moves, heads=self.heads)[..., None]
+        return images, self.regions.weigh_on_device(boxes, moves, self.heads)[..., None]
+
+
+def _draw_moves(batches, batch, share):
+    """The moves of a shard's part of a batch."""
+    rng = np.random.default_rng((batches.seed, batch, 2))
+    moves = draw_moves(rng, batches.draws, batches.jitter, batches.images.shape[1], share)
+    return moves.part(slice(batches.rank * batches.part, (batches.rank + 1) * batches.part))
 
 
 class LandmarkBatches(FrameBatches):
@@ -465,8 +464,8 @@ class LandmarkBatches(FrameBatches):
 
     def make(self, batch):
         windows, moves = self.windows[self.chosen(batch)], self.moves(batch)
-        if moves:
-            windows = _move_landmarks(windows, *moves, self.images.shape[1])
+        if moves is not None:
+            windows = move_landmarks(windows, moves, self.images.shape[1])
         return (windows, *super().make(batch))
 
 
@@ -633,66 +632,6 @@ def _resample_on_device(images, source):
     return ops.einsum("bxj,byjt->byxt", columns, images)
 
 
-def _moves(batches, batch, jitter, size, share=1.0):
-    """How a batch's images are moved, see `FrameBatches.moves`; `share`: how many of them."""
-    rng = np.random.default_rng((batches.seed, batch, 2))
-    drawn = jitter * rng.uniform(-1, 1, (batches.draws, 3)).astype("float32")
-    if share < 1:
-        drawn[rng.uniform(size=batches.draws) >= share] = 0
-    drawn = drawn[batches.rank * batches.part : (batches.rank + 1) * batches.part]
-    return 1 + drawn[:, 0], drawn[:, 1:] * size / 2
-
-
-def _are_moved(factors, shifts):
-    """Which images are moved? Bool `(b,)`, of arrays or tensors."""
-    return (factors != 1) | (shifts[:, 0] != 0) | (shifts[:, 1] != 0)
-
-
-def _move_landmarks(windows, factors, shifts, size):
-    """Landmarks `(b, t, points, 2)` in [0, 1], moved as `_move` moves images of that size."""
-    factors, shifts = factors[:, None, None, None], shifts[:, None, None]
-    return 0.5 + (windows - 0.5) * factors + shifts / size
-
-
-def _move(images, factors, shifts):
-    """uint8 `(b, s, s, 3)` enlarged about their middle and shifted, borders repeated.
-
-    Cubic: a linear interpolation takes half of the finest detail, which a network then learns.
-    """
-    import cv2
-
-    middle = (images.shape[1] - 1) / 2
-    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
-    moved = []
-    for image, factor, shift in zip(images, factors, shifts, strict=True):
-        matrix = np.column_stack([factor * np.eye(2), (1 - factor) * middle + shift])
-        moved.append(cv2.warpAffine(image, matrix, image.shape[1::-1], **how))
-    return np.stack(moved)
-
-
-def _move_on_device(images, factors, shifts):
-    """`_move` of a tensor."""
-    size = images.shape[1]
-    place, middle = ops.arange(size, dtype="float32"), (size - 1) / 2
-    factors, shifts = (ops.convert_to_tensor(x)[:, :, None] for x in (factors[:, None], shifts))
-    source = ops.clip(middle + (place - middle - shifts) / factors, -1, size)
-    taps = ops.arange(-2, size + 2, dtype="float32")
-    weights = _cubic(ops.abs(source[..., None] - taps))
-    # What falls beyond the border is the pixel there.
-    first, last = (ops.sum(x, -1, keepdims=True) for x in (weights[..., :3], weights[..., -3:]))
-    weights = ops.concatenate([first, weights[..., 3:-3], last], axis=-1)
-    moved = ops.einsum("byi,bijt->byjt", weights[:, 1], ops.cast(images, "float32"))
-    moved = ops.einsum("bxj,byjt->byxt", weights[:, 0], moved)
-    return ops.cast(ops.round(ops.clip(moved, 0, 255)), "uint8")
-
-
-def _cubic(distance, a=-0.75):
-    """Weights of a cubic convolution (Keys, 1981), with OpenCV's `a`."""
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return ops.where(distance < 1, near, ops.where(distance < 2, far, 0.0))
-
-
 class DriverImageBatches(DriverBatches):
     """`DriverBatches` with the true images and the weights of their pixels.
 
@@ -746,21 +685,20 @@ class DriverImageBatches(DriverBatches):
         if not self.jitter:
             weights = self.regions.weigh(chosen)
             return (self.inputs(batch, chosen), features), images, weights[..., None]
-        windows, *moves = self.moved(batch, chosen)
+        windows, moves = self.moved(batch, chosen)
         heatmaps = ops.convert_to_numpy(self.draw(ops.convert_to_tensor(windows)))
-        weights = self.regions.weigh(chosen, *moves, heads=True)
-        return (heatmaps, features), _move(images, *moves), weights[..., None]
+        weights = self.regions.weigh(chosen, moves, heads=True)
+        return (heatmaps, features), move(images, moves), weights[..., None]
 
     def moved(self, batch, chosen):
         """Landmarks of the examples, and how they are moved."""
-        size = self.images.shape[1]
         windows = self.landmarks[self.neighbours[chosen]]
         if self.scale_jitter:
             middles = (windows.min((1, 2)) + windows.max((1, 2)))[:, None, None] / 2
             factors = self.factors(batch).astype("float32")[:, None, None, None]
             windows = middles + (windows - middles) * factors
-        moves = _moves(self, batch, self.jitter, size, LandmarkBatches.share)
-        return _move_landmarks(windows, *moves, size), *moves
+        moves = _draw_moves(self, batch, LandmarkBatches.share)
+        return move_landmarks(windows, moves, self.images.shape[1]), moves
 
     def drawn(self, batch, chosen):
         return self.moved(batch, chosen) if self.jitter else super().drawn(batch, chosen)
@@ -771,11 +709,11 @@ class DriverImageBatches(DriverBatches):
         if not self.jitter:
             weights = self.regions.weigh_on_device(boxes)
             return super().pick(arrays, chosen, *more), images, weights[..., None]
-        windows, *moves = more
+        windows, moves = more
         heatmaps = self.draw_on_device(ops.convert_to_tensor(windows))
         features = ops.cast(backend.take(arrays["features"], chosen), "float32")
-        weights = self.regions.weigh_on_device(boxes, *moves, heads=True)
-        return (heatmaps, features), _move_on_device(images, *moves), weights[..., None]
+        weights = self.regions.weigh_on_device(boxes, moves, heads=True)
+        return (heatmaps, features), move_on_device(images, moves), weights[..., None]
 
 
 class TeacherBatches(ShuffledBatches):

@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from keras_vpgc import VPGCError, backend
 from keras_vpgc.data import DriverBatches, FrameBatches, context_indices
 from keras_vpgc.data.dataset import DriverImageBatches, LandmarkBatches, augment, weigh_regions
+from keras_vpgc.data.moves import move_landmarks
 from keras_vpgc.data.portrait import fill
 from keras_vpgc.layers import LandmarkHeatmap
 from tests.layers.layer_case import to_numpy
@@ -161,8 +161,8 @@ def test_jitter_moves_frames_and_their_regions_together():
         bright, inside = image[..., 0] > 155, weight > weight.min()
         assert abs(weight.mean() - 1) < 1e-5
         assert (bright != inside).sum() <= 2 * (bright.any(0).sum() + bright.any(1).sum())
-        sizes.append(bright.any(0).sum() / (images[0] > 155).any((0, 2)).sum())
-        middles.append([np.flatnonzero(bright.any(axis)).mean() - 31.5 for axis in (0, 1)])
+        sizes.append(np.sqrt(bright.sum() / (images[0, ..., 0] > 155).sum()))
+        middles.append(np.argwhere(bright).mean(0) - 31.5)
         assert (image[[0, -1]] == 60).all()  # repeated beyond the border, not black
     assert np.ptp(sizes) > 0.1 and 0.65 < min(sizes) and max(sizes) < 1.35
     middles = np.array(middles)
@@ -172,21 +172,6 @@ def test_jitter_moves_frames_and_their_regions_together():
         np.testing.assert_array_equal(again, whole)
     np.testing.assert_array_equal(batch(0, shard=(1, 2))[0], found[2:])
     assert (batch(1)[0] != found).any()
-
-
-def test_moved_frames_keep_their_detail(rng):
-    image = ndimage.gaussian_filter(rng.normal(size=(64, 64)), 0.8)
-    image = np.clip(128 + 40 * image / image.std(), 0, 255).round().astype("uint8")
-    batches = FrameBatches(np.stack([np.stack([image] * 3, -1)] * 4), 4, 1, jitter=0.2)
-    for moved, factor, shift in zip(to_numpy(batches[0][0]), *batches.moves(0), strict=True):
-        place = [np.arange(64) - s for s in shift[::-1]]
-        place = np.meshgrid(*(31.5 + (x - 31.5) / factor for x in place), indexing="ij")
-        wanted, linear = (
-            ndimage.map_coordinates(image.astype("float64"), place, order=order, mode="nearest")
-            for order in (3, 1)
-        )
-        off = np.abs(moved[..., 0] - wanted).mean()
-        assert off < 0.5 * np.abs(linear - wanted).mean()
 
 
 def batches_of(batches):
@@ -206,11 +191,10 @@ def test_jitter_moves_landmarks_with_their_frames():
     for window, weight, off in zip(windows, weights[..., 0], moved, strict=True):
         # Nothing but the head counts where it was moved.
         assert (weight == 0).any() == off
-        inside = weight > 0.99 * weight.max()
-        middles = [np.flatnonzero(inside.any(axis)).mean() + 0.5 for axis in (0, 1)]
-        ends = 64 * np.stack([window[0].min(0), window[0].max(0)])
-        # The box has a margin, which is enlarged with it, and whole pixels.
-        np.testing.assert_allclose(middles, ends.mean(0), atol=1.5)
+        middles = np.argwhere(weight > 0.99 * weight.max()).mean(0)[::-1] + 0.5
+        # The box has a margin, which is enlarged with it, and whole pixels. Its corners are there.
+        ends = np.argmin(landmarks[0].sum(1)), np.argmax(landmarks[0].sum(1))
+        np.testing.assert_allclose(middles, 64 * window[0][list(ends)].mean(0), atol=1.5)
     assert np.ptp(windows[:, 0, :, 0].max(1)) > 0.02
 
 
@@ -229,44 +213,44 @@ def test_image_batches_hold_features_images_and_weights(rng):
 
 
 def test_moved_image_batches_draw_the_moved_landmarks_and_weigh_the_head_alone():
-    # A dark disc of half the height of the landmarks, where these are.
-    size, place = 64, np.stack(np.meshgrid(np.arange(64), np.arange(64)), -1) + 0.5
+    size = 64
     landmarks = np.stack([face(x, 0.5) for x in (0.4, 0.45, 0.5, 0.55)]).astype("float32")
-    middles = (landmarks.min(1) + landmarks.max(1)) / 2 * size
-    discs = np.linalg.norm(place - middles[:, None, None], axis=-1) < 8
-    images = np.repeat(np.where(discs, 0, 255)[..., None], 3, -1).astype("uint8")
+    images = np.full((4, size, size, 3), 60, "uint8")
+    heads = []
+    for image, points in zip(images, size * landmarks, strict=True):
+        first, last = points.min(0), points.max(0)
+        width, height = last - first
+        # The head: to the chin, and above and beside the landmarks.
+        rows = slice(max(0, int(first[1] - 0.9 * height)), int(np.ceil(last[1])))
+        columns = slice(int(first[0] - 0.35 * width), int(np.ceil(last[0] + 0.35 * width)))
+        image[rows, columns] = 250
+        heads.append((image[..., 0] > 155).sum())
     layer = LandmarkHeatmap(size, 2.0, dtype="float32")
     batches = DriverImageBatches(
         np.zeros((4, size, size), "uint8"), context_indices(4, 1), np.zeros((4, 1, 1, 2)), 4, 6,
-        images=images, landmarks=landmarks, indices=np.arange(4), jitter=0.2, draw=layer,
+        images=images, landmarks=landmarks, indices=np.arange(4), jitter=0.15, draw=layer,
     )  # fmt: skip
     counts = [0, 0]
     for i in range(6):
-        (heatmaps, _), moved, weights = (
-            [to_numpy(y) for y in x] if isinstance(x, tuple) else to_numpy(x) for x in batches[i]
+        (heatmaps, _), moved, weights = batches[i]
+        chosen = batches.chosen(i)
+        windows, moves = batches.moved(i, chosen)
+        np.testing.assert_array_equal(
+            windows, move_landmarks(landmarks[chosen][:, None], moves, 64)
         )
-        for number, heatmap, image, weight in zip(
-            batches.chosen(i), heatmaps[..., 0], moved, weights[..., 0], strict=True
+        np.testing.assert_allclose(to_numpy(heatmaps), to_numpy(layer(windows)), atol=1e-5)
+        for number, image, weight, off in zip(
+            chosen, to_numpy(moved), to_numpy(weights)[..., 0], moves.moved(), strict=True
         ):
-            whole = (weight > 0).all()
-            counts[int(whole)] += 1
-            assert np.array_equal(image, images[number]) == whole
-            drawn = np.argwhere(heatmap > 0.5)[:, ::-1] + 0.5
-            disc = np.argwhere(image[..., 0] < 128)[:, ::-1] + 0.5
-            found = (drawn.min(0) + drawn.max(0)) / 2
-            np.testing.assert_allclose((disc.min(0) + disc.max(0)) / 2, found, atol=1.1)
-            if not whole:
-                # The head: to the chin, and above and beside the landmarks.
-                box = np.argwhere(weight > 0)[:, ::-1]
-                width, height = np.ptp(drawn, axis=0)
-                assert np.isclose(box[:, 1].max() + 1, drawn[:, 1].max(), atol=2.5)
-                for edge, reach in ((0, 0.35 * width), (1, 0.9 * height)):
-                    wanted = max(0, drawn[:, edge].min() - reach)
-                    assert np.isclose(box[:, edge].min(), wanted, atol=2.5)
+            counts[int(off)] += 1
+            assert np.array_equal(image, images[number]) == (not off)
+            assert (weight == 0).any() == off
+            if off:
+                wrong = (image[..., 0] > 155) != (weight > 0)
+                assert wrong.sum() < 0.06 * heads[number]
     assert min(counts) > 4
     # A run that goes on sees the same.
-    again = batches.make(3)
-    np.testing.assert_array_equal(to_numpy(again[1]), to_numpy(batches[3][1]))
+    np.testing.assert_array_equal(to_numpy(batches.make(3)[1]), to_numpy(batches[3][1]))
 
 
 @pytest.mark.once
@@ -472,6 +456,12 @@ def same(found, wanted, atol=1e-6):
         np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5)
 
 
+def nearly(weights, wanted):
+    """The same weights but for a pixel at the border of a region."""
+    off = ~np.isclose(to_numpy(weights), wanted, rtol=1e-2)
+    assert off.sum() <= 2 * len(off)
+
+
 @pytest.mark.parametrize("augmentation", [None, "layer", "pipeline"])
 def test_frames_on_the_device_are_those_of_the_host(augmentation, rng):
     images = rng.integers(0, 256, size=(5, 16, 16, 3), dtype="uint8")
@@ -528,7 +518,7 @@ def test_moved_frames_on_the_device_are_those_of_the_host():
     (device, weights), (host, wanted) = batches("device")[1], batches("host")[1]
     # OpenCV's coordinates are multiples of 1/32 pixel.
     np.testing.assert_allclose(to_numpy(device).astype(int), host.astype(int), atol=8)
-    np.testing.assert_allclose(to_numpy(weights), wanted, rtol=1e-5)
+    nearly(weights, wanted)
 
 
 def test_image_batches_on_the_device_are_those_of_the_host(rng):
@@ -549,7 +539,7 @@ def test_image_batches_on_the_device_are_those_of_the_host(rng):
         same(inputs, wanted, atol=1e-4)
         # OpenCV's coordinates are multiples of 1/32 pixel.
         np.testing.assert_allclose(to_numpy(image).astype(int), true.astype(int), atol=8)
-        np.testing.assert_allclose(to_numpy(weights), wanted_weights, rtol=1e-5)
+        nearly(weights, wanted_weights)
 
 
 @pytest.mark.once
