@@ -74,8 +74,9 @@ def _compile(lowered):
 def _not_kept():
     """A scope in which no compiled program is read from a folder or written to it.
 
-    A program whose convolutions are in CUDA graphs works in the process that compiled it. One that
-    another process had kept ended at its first call in cuDNN's status 5003 (JAX 0.11.2, H200).
+    A program whose convolutions are in CUDA graphs works in the process that has tried out their
+    algorithms. One that another process had kept, or whose algorithms it had, ended at its first
+    call in cuDNN's status 5003 (JAX 0.11.2, H200).
     """
     kept = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)

@@ -1,4 +1,4 @@
-"""Eyes and mouth apart: what scores of whole frames hide, and what people look at first."""
+"""Face, eyes and mouth apart: what scores of whole frames hide, and people look at first."""
 
 from typing import Any
 
@@ -10,7 +10,11 @@ from keras_vpgc.evaluation.scorer import Scorer
 from keras_vpgc.metrics.blinks import BLINK, LONGEST_BLINK, OPEN, TOGETHER, blink_agreement
 
 # Which of the 68 landmarks; width of the crop over the median width of these; height over width.
-CROPS = {"eyes": (slice(36, 48), 1.3, 0.4), "mouth": (slice(48, 68), 1.5, 0.8)}
+CROPS = {
+    "face": (slice(0, 68), 1.0, 1.1),
+    "eyes": (slice(36, 48), 1.3, 0.4),
+    "mouth": (slice(48, 68), 1.5, 0.8),
+}
 # SSIM's window needs that many pixels.
 SMALLEST = 12
 # Smaller crops are enlarged for LPIPS until their shorter side is that.
@@ -20,22 +24,23 @@ MOVES = {"eyes": 0.005, "mouth": 0.005}
 
 
 def crop_sizes(landmarks, size: float) -> dict[str, tuple[int, int]]:
-    """Height and width in pixels of the crops around eyes and mouth, one size for a whole clip.
+    """Height and width in pixels of the crops around face, eyes and mouth, one for a whole clip.
 
     Args:
         landmarks: Float `(n, 68, 2)`, the truth's, in parts of `size`; NaN where no face was found.
         size: What is 1 in the landmarks, in pixels.
 
     Returns:
-        `"eyes"` (both in one crop) and `"mouth"` -> height and width; empty if no frame shows a
-        face. The width is 1.3 times the median distance of the outer corners of the eyes and 1.5
-        times that of the corners of the mouth, the height 0.4 and 0.8 of it, so that brows and
-        chin stay out and an open mouth is in.
+        `"face"`, `"eyes"` (both in one crop) and `"mouth"` -> height and width; empty if no frame
+        shows a face. The width is the median width of the jaw, 1.3 times the median distance of
+        the outer corners of the eyes and 1.5 times that of the corners of the mouth, the height
+        1.1, 0.4 and 0.8 of it: hair and shoulders stay out of the face, brows and chin out of eyes
+        and mouth, and an open mouth is in.
 
     Example:
 
     ```python
-    crop_sizes(portrait.landmarks, 512)  # {"eyes": (92, 230), "mouth": (130, 162)}
+    crop_sizes(portrait.landmarks, 512)["mouth"]  # (130, 162)
     ```
     """
     landmarks = np.asarray(landmarks, "float64")
@@ -48,7 +53,7 @@ def crop_sizes(landmarks, size: float) -> dict[str, tuple[int, int]]:
 
 
 class CropScorer:
-    """PSNR, SSIM and LPIPS of crops around the truth's eyes and mouth; only numbers are kept.
+    """PSNR, SSIM and LPIPS of crops around the truth's face, eyes and mouth; numbers are kept.
 
     The crops have one size for the clip, see `crop_sizes`, and follow the truth's landmarks by
     whole pixels, so that nothing is resampled.
@@ -96,7 +101,7 @@ class CropScorer:
             scorer.update(true, predicted, keep, *maps)
 
     def scores(self) -> dict[str, np.ndarray]:
-        """Float `(n,)` each: `eyes_psnr`, `eyes_ssim`, `eyes_lpips` and the same of the mouth.
+        """Float `(n,)` each: `face_psnr`, `face_ssim`, `face_lpips`, the same of eyes and mouth.
 
         NaN where the truth shows no face; empty if it never does.
         """

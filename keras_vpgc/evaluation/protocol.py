@@ -10,7 +10,7 @@ import numpy as np
 from keras_vpgc.data.landmark_sets import MEDIAPIPE_TO_68
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.evaluation.bootstrap import bootstrap_interval
-from keras_vpgc.evaluation.eyes_and_mouth import CropScorer
+from keras_vpgc.evaluation.eyes_and_mouth import CROPS, CropScorer
 from keras_vpgc.evaluation.scorer import Features, Scorer
 from keras_vpgc.metrics import MOUTH_POINTS, landmark_distance
 
@@ -228,14 +228,9 @@ COLUMNS = (
 )
 # The layout of the paper's Tab. 1.
 PAPER_COLUMNS = COLUMNS[:4]
-# Of the crops around eyes and mouth.
-CROP_COLUMNS = (
-    ("eyes_psnr", "eyes PSNR (dB) ↑", ".2f"),
-    ("eyes_ssim", "eyes SSIM ↑", ".3f"),
-    ("eyes_lpips", "eyes LPIPS ↓", ".3f"),
-    ("mouth_psnr", "mouth PSNR (dB) ↑", ".2f"),
-    ("mouth_ssim", "mouth SSIM ↑", ".3f"),
-    ("mouth_lpips", "mouth LPIPS ↓", ".3f"),
+# Of the crops around face, eyes and mouth.
+CROP_COLUMNS = tuple(
+    (f"{part}_{key}", f"{part} {title}", form) for part in CROPS for key, title, form in COLUMNS[:3]
 )
 ALL_COLUMNS = (
     *COLUMNS,

@@ -39,6 +39,7 @@ from keras_vpgc.evaluation.output import OPENINGS_PLOT, check_output, publish
 from keras_vpgc.evaluation.protocol import (
     ALL_COLUMNS,
     CAPTIONS,
+    COLUMNS,
     CROP_COLUMNS,
     evaluate_frames,
     jsonable,
@@ -65,7 +66,7 @@ CURVES = ("driven", "reconstructed")
 ELSEWHERE = "copy the run to a place that can be, and score it there"
 # Pixels at LANDMARK_SIZE to the nearest training frame, between which frames are scored together.
 STEPS = (0, 2, 4, 8, 16, np.inf)
-MEANS = ("psnr", "ssim", "lpips")
+NEAR_COLUMNS = (*COLUMNS[:3], *(c for c in CROP_COLUMNS if c[0] in ("face_psnr", "face_lpips")))
 DISTANCE = "distance of the nearest training frame (px)"
 
 
@@ -244,7 +245,9 @@ def by_distance(scores: dict[str, np.ndarray], distances) -> list[dict]:
 
     Returns:
         Dicts of `from`, `to` (pixels; the last one's is infinite), `frames`, `psnr`, `ssim` and,
-        where there is one, `lpips`, the nearest first; without those that no frame is in.
+        where there is one, `lpips`, of whole frames and of the face's crop (`face_psnr`), the
+        nearest first; without those that no frame is in. Frames without a face count in the first
+        alone.
 
     Example:
 
@@ -256,8 +259,12 @@ def by_distance(scores: dict[str, np.ndarray], distances) -> list[dict]:
     for low, high in itertools.pairwise(STEPS):
         chosen = (distances >= low) & (distances < high)
         if chosen.any():
-            means = {k: float(scores[k][chosen].mean()) for k in MEANS if k in scores}
-            found.append({"from": low, "to": high, "frames": int(chosen.sum()), **means})
+            found.append({"from": low, "to": high, "frames": int(chosen.sum())})
+            for key in (key for key, _, _ in NEAR_COLUMNS if key in scores):
+                values = scores[key][chosen]
+                values = values[~np.isnan(values)]
+                if len(values):
+                    found[-1][key] = float(values.mean())
     return found
 
 
@@ -267,7 +274,7 @@ def _distance_table(rows):
         far = np.isinf(row["to"])
         place = f"{row['from']} px and more" if far else f"{row['from']} to {row['to']} px"
         named[f"driven, {place} from the nearest training frame ({row['frames']} frames)"] = row
-    return table(named)
+    return table(named, NEAR_COLUMNS)
 
 
 def _check_identity(run, wanted, portrait, option="--portrait"):

@@ -44,9 +44,11 @@ def test_crops_have_one_size_and_follow_the_face(rng):
     shift = np.linspace(-0.1, 0.1, 5)
     points = faces(5, shift=shift)
     sizes = crop_sizes(points, SIZE)
-    # The eyes are 0.4 wide together, the mouth 0.2.
+    # The eyes are 0.4 wide together, the mouth 0.2, the face as much as the widest of its points.
     width, wide = round(1.3 * 0.4 * SIZE), round(1.5 * 0.2 * SIZE)
-    assert sizes == {"eyes": (round(0.4 * 1.3 * 0.4 * SIZE), width), "mouth": (23, wide)}
+    face = np.ptp(points[0, :, 0]) * SIZE
+    wanted = {"eyes": (round(0.4 * 1.3 * 0.4 * SIZE), width), "mouth": (23, wide)}
+    assert sizes == {"face": (round(1.1 * face), round(face)), **wanted}
     truth = pictures(rng, 5)
     prediction = np.clip(truth + rng.normal(0, 12, truth.shape), 0, 255).astype("uint8")
     scorer = CropScorer(points, SIZE)
@@ -54,7 +56,7 @@ def test_crops_have_one_size_and_follow_the_face(rng):
     # What only fills the batch does not count.
     scorer.update(truth[[3, 4, 4]], prediction[[3, 4, 4]], keep=2)
     scores = scorer.scores()
-    assert set(scores) == {"eyes_psnr", "eyes_ssim", "mouth_psnr", "mouth_ssim"}
+    assert set(scores) == {f"{x}_{y}" for x in ("face", "eyes", "mouth") for y in ("psnr", "ssim")}
     for i in range(5):
         height, wide = sizes["mouth"]
         left = round(SIZE * (0.5 + shift[i]) - wide / 2)
@@ -82,7 +84,8 @@ def test_a_dead_mouth_shows_in_the_mouth_alone(rng):
     assert np.isinf(scores["eyes_psnr"][[0, 1, 3]]).all()
     np.testing.assert_allclose(scores["eyes_ssim"][[0, 1, 3]], 1, atol=1e-6)
     assert (scores["mouth_psnr"][[0, 1, 3]] < scores["psnr"][[0, 1, 3]] - 5).all()
-    assert all(np.isnan(scores[key][2]) for key in scores if key.startswith(("eyes_", "mouth_p")))
+    crops = ("face_", "eyes_", "mouth_p")
+    assert all(np.isnan(scores[key][2]) for key in scores if key.startswith(crops))
     row = summary(scores)
     assert row["eyes_psnr"] == np.inf and row["left_out"]["mouth_psnr"] == 1
     assert f"| mouth PSNR (dB) ↑ | {row['mouth_psnr']:.2f} (1 left out) |" in interval_table(

@@ -83,7 +83,7 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
     )
     with np.load(folder / "scores.npz") as scores:
         assert scores["driven/psnr"].mean() == pytest.approx(rows["driven"]["psnr"], rel=1e-5)
-        each = scores["driven/psnr"]
+        each, faces = scores["driven/psnr"], scores["driven/face_psnr"]
     # By how near the training came to a frame, in pixels at 512.
     clip, train = portrait.landmarks, portrait.landmarks[portrait.indices("train")]
     apart = [512 * np.linalg.norm(train - clip[i], axis=-1).mean(-1).min() for i in held_out]
@@ -92,6 +92,7 @@ def test_run_is_scored_against_its_baselines(copy, portrait):
         inside = [row["from"] <= x < row["to"] for x in apart]
         assert row["frames"] == sum(inside)
         assert row["psnr"] == pytest.approx(each[inside].mean(), rel=1e-5)
+        assert row["face_psnr"] == pytest.approx(faces[inside].mean(), rel=1e-5)
         assert f"from the nearest training frame ({sum(inside)} frames) |" in result["table"]
     assert "PSNR (dB) against distance of the nearest training frame" in page
 
