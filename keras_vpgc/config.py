@@ -55,7 +55,7 @@ class Recipe(BaseModel):
         joint_adversarial_start: When it begins then, as a share of these steps; 1 for never.
         true_share: Of a puppet that another one teaches: the share of the frames that are true ones
             in the joint steps; the others show new poses, as the teacher shows them.
-        frame_jitter: Up to which part frames are enlarged, shrunk and shifted at random in stage 1,
+        frame_jitter: Up to which part frames are enlarged, turned and shifted at random in stage 1,
             see `FrameBatches`.
         joint_jitter: The same in the joint steps, and for a direct mapping: half of the frames are
             moved, their landmarks with them, and nothing but the head is judged in these. A
