@@ -731,7 +731,8 @@ def _that_matters(config):
     rest["teacher"] = config.get("teacher")
     if rest["teacher"] is None:
         recipe = {k: v for k, v in recipe.items() if k != "true_share"}
-    return {"preset": config["preset"], **recipe, **config["network"], **rest}
+    # The first that differs is named: what decides which others matter comes first.
+    return {"preset": config["preset"], **rest, **recipe, **config["network"]}
 
 
 def _differs(old, new):
