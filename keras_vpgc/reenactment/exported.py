@@ -239,9 +239,19 @@ def _openvino(path, precision, threads, beside):
         # Its fused attention gives zeros in bfloat16 where keys are as short as codes.
         settings["SNIPPETS_MODE"] = "DISABLE"
     network = core.compile_model(model, "CPU", settings)
-    requests = threading.local()
+    requests, first, tried = threading.local(), threading.Lock(), threading.Event()
 
     def run(window):
+        if tried.is_set():
+            return infer(window)
+        # At its first call OpenVINO prepares itself for numpy; of two threads that do so at once
+        # each may wait for ever for what the other holds (2026.4).
+        with first:
+            image = infer(window)
+            tried.set()
+            return image
+
+    def infer(window):
         if not hasattr(requests, "network"):
             requests.network = network.create_infer_request()
             requests.draw = None if drawing is None else drawing.create_infer_request()

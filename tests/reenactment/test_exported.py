@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import warnings
 
 import numpy as np
@@ -80,6 +82,28 @@ def test_openvino(pair, portrait, precision):
         assert far.max() <= 1
     else:  # where the processor has bfloat16
         assert far.mean() < 4 and precision == "auto"
+
+
+def test_openvino_is_not_begun_by_two_threads_at_once(pair, portrait, monkeypatch):
+    """Each may wait for ever for the other there."""
+    import openvino
+
+    infer, calls = openvino.InferRequest.infer, []
+
+    def watched(self, *args, **kwargs):
+        began = time.monotonic()
+        time.sleep(0.02)
+        found = infer(self, *args, **kwargs)
+        calls.append((began, time.monotonic(), threading.get_ident()))
+        return found
+
+    monkeypatch.setattr(openvino.InferRequest, "infer", watched)
+    puppet = Puppet.load(pair[1], "float32", engine="openvino")
+    monkeypatch.setattr(puppet, "_at_once", 3)
+    puppet.drive(portrait.landmarks[:9])
+    _, end, first = min(calls)
+    others = [began for began, _, thread in calls if thread != first]
+    assert others and min(others) >= end
 
 
 def test_without_instructions_for_bfloat16(pair, portrait, monkeypatch):
