@@ -674,7 +674,10 @@ class DriverImageBatches(DriverBatches):
         super().__init__(*args, **kwargs)
 
     def cached(self):
-        return {**super().cached(), "images": self.images, "boxes": self.regions.boxes}
+        arrays = {**super().cached(), "images": self.images, "boxes": self.regions.boxes}
+        if self.jitter:
+            del arrays["heatmaps"]  # They are drawn anew.
+        return arrays
 
     def make(self, batch):
         if self.cache == "device":

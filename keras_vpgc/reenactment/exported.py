@@ -202,6 +202,11 @@ def _onnx_runtime(path, precision, threads, beside):
     return lambda window: session.run(None, {entry: window})[0], text, "float32"
 
 
+# At a process's first call OpenVINO prepares itself for numpy; of two threads that do so at once
+# each may wait for ever for what the other holds (2026.4).
+_OPENVINO_BEGINS = threading.Lock()
+
+
 def _openvino(path, precision, threads, beside):
     """See `_onnx_runtime`."""
     try:
@@ -239,14 +244,12 @@ def _openvino(path, precision, threads, beside):
         # Its fused attention gives zeros in bfloat16 where keys are as short as codes.
         settings["SNIPPETS_MODE"] = "DISABLE"
     network = core.compile_model(model, "CPU", settings)
-    requests, first, tried = threading.local(), threading.Lock(), threading.Event()
+    requests, tried = threading.local(), threading.Event()
 
     def run(window):
         if tried.is_set():
             return infer(window)
-        # At its first call OpenVINO prepares itself for numpy; of two threads that do so at once
-        # each may wait for ever for what the other holds (2026.4).
-        with first:
+        with _OPENVINO_BEGINS:
             image = infer(window)
             tried.set()
             return image

@@ -175,21 +175,18 @@ class ImageTrainer(keras.Model):
             image, last_input, terms = self.render(inputs, training=True)
             return image, ops.stop_gradient(last_input), *terms.values()
 
-        def judged(fakes):
-            # Pixels that weigh nothing are none to any loss: they count as the true ones.
-            return fakes if weights is None else ops.where(weights > 0, fakes, images)
-
         (fakes, last_input, *terms), pullback = backend.vjp(forward, network + codes)
         fakes = ops.stop_gradient(fakes)
         last_input = ops.stop_gradient(last_input)
 
         rec, parts, (grad,) = backend.value_and_grad(
-            lambda y: self._reconstruction_loss(images, judged(y), weights), [fakes]
+            lambda y: self._reconstruction_loss(images, judged(images, y, weights), weights),
+            [fakes],
         )
         logs = {**parts, **dict(zip(self.more_logs, terms, strict=True)), "loss": sum(terms, rec)}
         if self._adversarial_on:
             adv, more, (adv_grad,) = backend.value_and_grad(
-                lambda y: self._adversarial_loss(images, judged(y)), [fakes]
+                lambda y: self._adversarial_loss(images, judged(images, y, weights)), [fakes]
             )
             weight = self._lambda(last_input, grad, adv_grad)
             grad = grad + weight * adv_grad
@@ -204,11 +201,12 @@ class ImageTrainer(keras.Model):
             self.code_optimizer.apply(grads[len(network) :], codes)
         if self._adversarial_on:
             variables = self.discriminator.trainable_variables
+            shown = judged(images, fakes, weights)
             (loss,), pullback = backend.vjp(
                 lambda: (
                     discriminator_loss(
                         self._logits(self.discriminator(images, training=True)),
-                        self._logits(self.discriminator(judged(fakes), training=True)),
+                        self._logits(self.discriminator(shown, training=True)),
                         self.adversarial,
                     ),
                 ),
@@ -223,7 +221,7 @@ class ImageTrainer(keras.Model):
     def _test(self, data):
         inputs, images, weights = self.unpack(data)
         fakes, _, terms = self.render(inputs, training=False)
-        rec, parts = self._reconstruction_loss(images, fakes, weights)
+        rec, parts = self._reconstruction_loss(images, judged(images, fakes, weights), weights)
         logs = {**parts, **terms, "loss": sum(terms.values(), rec)}
         return self._track(logs, ops.shape(images)[0])
 
@@ -274,6 +272,11 @@ class ImageTrainer(keras.Model):
             self._adversarial_on = on
             if self.train_function is not None:
                 self.make_train_function(force=True)
+
+
+def judged(images, fakes, weights):
+    """What losses see: pixels that weigh nothing are none to any of them, as they are the true."""
+    return fakes if weights is None else ops.where(weights > 0, fakes, images)
 
 
 def to_model_range(images):
