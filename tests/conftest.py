@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import contextlib
+import importlib.metadata
 import os
 import pickle
 import re
@@ -9,10 +10,13 @@ from pathlib import Path
 
 # The log of the backends' start-up and XLA's threads are not the tests' subject.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tests compile much and compute little.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+# Tests compile much and compute little. XLA ends the process where it does not know a flag.
+with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):
+        os.environ.setdefault(
+            "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        )
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import numpy as np
 import pytest

@@ -567,9 +567,7 @@ def _split_seen(seen, rate, settings):
 
 def _announced_seconds(source) -> float:
     """How long the picture is by the file's own head, 0 if that does not say."""
-    import av
-
-    with av.open(os.path.abspath(source), metadata_errors="replace") as container:
+    with video.open_container(source) as container:
         stream = container.streams.video[0]
         if stream.duration:
             return float(stream.duration * stream.time_base)

@@ -1,7 +1,6 @@
 """The sound of a video, for another that shows the same seconds."""
 
 import contextlib
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,8 +48,8 @@ def add_sound(silent, source, target, start: float = 0.0, spans=None) -> bool:
     target = Path(target)
     try:
         with (
-            av.open(os.path.abspath(source)) as sounding,
-            av.open(os.path.abspath(silent)) as showing,
+            video.open_container(source) as sounding,
+            video.open_container(silent) as showing,
             writing(target),
             video.open_target(target, _metadata(showing)) as made,
         ):
@@ -96,12 +95,10 @@ def read_sound(path, seconds: float, rate: int = 48000) -> np.ndarray | None:
     read_sound("friend.mp4", 2).shape  # (2, 96000)
     ```
     """
-    import av
-
     sound = np.zeros((2, round(seconds * rate)), "float32")
     place = 0
     origin = _origin(path)
-    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+    with video.open_container(path) as container:
         if not container.streams.audio or container.streams.audio[0].codec_context is None:
             return None
         any_sound = False
@@ -117,9 +114,7 @@ def read_sound(path, seconds: float, rate: int = 48000) -> np.ndarray | None:
 
 def _origin(path):
     """The second of the container at which the picture begins."""
-    import av
-
-    with av.open(os.path.abspath(path), metadata_errors="replace") as opened:
+    with video.open_container(path) as opened:
         first = next(opened.decode(video=0), None)
         return (first and first.time) or 0.0
 
@@ -127,7 +122,7 @@ def _origin(path):
 def _metadata(container):
     """What a video says of itself, but for what the container's own writer says."""
     names = ("major_brand", "minor_version", "compatible_brands", "encoder")
-    return {k: v for k, v in container.metadata.items() if k.lower() not in names}
+    return {k: v for k, v in video.metadata_of(container).items() if k.lower() not in names}
 
 
 def _chunks(container, stream, spans, seconds):

@@ -89,6 +89,51 @@ def _check_file(path):
     return path
 
 
+def open_container(path, **options):
+    """PyAV's container of a file that is read.
+
+    Args:
+        path: The file.
+        **options: Of `av.open`.
+
+    Returns:
+        An `av.container.InputContainer`, a context manager.
+
+    Raises:
+        VPGCError: if PyAV is missing.
+        av.FFmpegError: if FFmpeg cannot open it.
+
+    Example:
+
+    ```python
+    with open_container("me.mp4") as container:
+        print(container.streams)
+    ```
+    """
+    av = _av()
+    # PyAV before 19 refuses metadata that is not UTF-8 unless told to bear it.
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "replace"
+    # An absolute path, or FFmpeg takes "a:b.mp4" for a protocol.
+    return av.open(os.path.abspath(path), **options)
+
+
+def metadata_of(container) -> dict[str, str]:
+    """What a file says of itself; bytes that are not UTF-8 become the sign for that.
+
+    Args:
+        container: That of `open_container`.
+
+    Returns:
+        A dict such as `{"title": "Me"}`.
+    """
+
+    def text(value):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    return {text(key): text(value) for key, value in container.metadata.items()}
+
+
 @contextlib.contextmanager
 def _open(path):
     """The opened container and its picture stream."""
@@ -98,8 +143,7 @@ def _open(path):
         "being written or copied."
     )
     try:
-        # An absolute path, or FFmpeg takes "a:b.mp4" for a protocol.
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = open_container(path)
     except PermissionError as error:
         raise VPGCError(f"{path} may not be read: change its permissions.") from error
     except av.FFmpegError as error:

@@ -7,7 +7,7 @@ import re
 import zlib
 from pathlib import Path
 
-from keras_vpgc.data.video import probe
+from keras_vpgc.data.video import metadata_of, open_container, probe
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.reenactment import content_credentials, marks
 from keras_vpgc.reenactment.provenance import EXTRA, SYNTHETIC
@@ -188,11 +188,8 @@ def _png(path):
 
 def _metadata(path) -> dict:
     """Metadata of the container; IPTC's term may be a tag, in XMP or in the comment."""
-    import av
-
-    options = {"export_xmp": "1"}
-    with av.open(os.path.abspath(path), options=options, metadata_errors="replace") as container:
-        return _known({key.lower(): value for key, value in container.metadata.items()})
+    with open_container(path, options={"export_xmp": "1"}) as container:
+        return _known({key.lower(): value for key, value in metadata_of(container).items()})
 
 
 def _known(tags) -> dict:

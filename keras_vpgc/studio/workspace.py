@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_vpgc.data.video import VideoInfo, probe
+from keras_vpgc.data.video import VideoInfo, open_container, probe
 from keras_vpgc.errors import VPGCError, writing
 
 # Longest name that is wished for; longest with all that is put behind it; names that Windows keeps
@@ -288,7 +288,7 @@ def _announced(file) -> float:
     import av
 
     try:
-        with av.open(os.path.abspath(file), metadata_errors="replace") as container:
+        with open_container(file) as container:
             return (container.duration or 0) / av.time_base
     except av.FFmpegError:
         return 0.0

@@ -9,7 +9,15 @@ import pytest
 
 from keras_vpgc import VPGCError
 from keras_vpgc.data import video
-from keras_vpgc.data.video import VideoWriter, frame_times, probe, read_frames, resample
+from keras_vpgc.data.video import (
+    VideoWriter,
+    frame_times,
+    metadata_of,
+    open_container,
+    probe,
+    read_frames,
+    resample,
+)
 
 pytestmark = pytest.mark.once
 
@@ -703,3 +711,17 @@ def test_whole_file_is_finished_before_it_gets_its_name(tmp_path):
         with VideoWriter(tmp_path / "b.mp4", 25, finish=fail) as video:
             video.write(ramp(1)[0])
     assert [x.name for x in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_metadata_that_are_no_text_do_no_harm(tmp_path):
+    with VideoWriter(tmp_path / "a.mkv", 25, metadata={"title": "A title of somebody"}) as video:
+        for _ in range(3):
+            video.write(np.zeros((64, 64, 3), "uint8"))
+    file = tmp_path / "a.mkv"
+    found = file.read_bytes()
+    assert b"A title of" in found
+    file.write_bytes(found.replace(b"A title of", b"A \xe9\xff\xc3\x28e of"))
+    assert probe(file).frame_count == 3
+    with open_container(file) as container:
+        told = {key.lower(): value for key, value in metadata_of(container).items()}
+    assert told["title"].encode() and told["title"].endswith("of somebody")
