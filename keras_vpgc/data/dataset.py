@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_vpgc import backend
 from keras_vpgc.data.moves import draw_moves, move, move_landmarks, move_on_device
+from keras_vpgc.data.person import Backdrop, before_backdrop
 from keras_vpgc.data.sampling import resample
 from keras_vpgc.errors import VPGCError
 
@@ -225,6 +226,9 @@ _REGIONS = {"face": slice(0, 68), "eyes": slice(36, 48), "mouth": slice(48, 68)}
 # How far the head with its hair reaches beyond the landmarks: to each side in widths of these, and
 # upwards in heights from brows to chin.
 _HEAD = (0.35, 0.9)
+# Of the same height: where the mouth is, below which shoulders may be beside the jaw, and how far
+# the neck reaches below the chin; of the width: how far the jaw reaches beyond its landmarks.
+_MOUTH, _NECK, _JAW = 0.65, 0.25, 0.05
 
 
 def weigh_regions(landmarks, size: int, weights=None) -> np.ndarray:
@@ -255,7 +259,7 @@ class _Regions:
 
     Attributes:
         boxes: Int32 `(n, regions, 4)`: left, top, right and bottom in pixels, the latter two
-            exclusive. The last region is the head, which has no weight of its own.
+            exclusive. The last three are head, jaw and neck, which have no weight of their own.
     """
 
     def __init__(self, landmarks, size, weights):
@@ -266,61 +270,78 @@ class _Regions:
                     f"There is no region {name!r} to weigh: choose of {', '.join(_REGIONS)}."
                 )
         self.size, self.values = size, list(weights.values())
-        self.boxes = np.zeros((len(landmarks), len(weights) + 1, 4), "int32")
+        self.boxes = np.zeros((len(landmarks), len(weights) + 3, 4), "int32")
         # Lids and lips reach beyond their landmarks.
-        margin = 0.025 * size
+        margin = np.tile(0.025 * size * np.array([-1, -1, 1, 1]), (len(landmarks), 1))
         for place, name in enumerate([*weights, "face"]):
             points = np.asarray(landmarks)[:, _REGIONS[name]] * size
-            first, last = points.min(1), points.max(1)
-            if place == len(weights):
-                width, height = np.split(last - first, 2, axis=1)
-                above = np.concatenate([_HEAD[0] * width, _HEAD[1] * height], axis=1)
-                beside = np.concatenate([_HEAD[0] * width, np.zeros_like(height)], axis=1)
-            else:
-                above = beside = margin
-            self.boxes[:, place, :2] = np.clip(first - above, 0, size)
-            self.boxes[:, place, 2:] = np.clip(np.ceil(last + beside), 0, size)
+            box = np.concatenate([points.min(1), points.max(1)], axis=1)
+            if place < len(weights):
+                self._put(place, box + margin)
+        width, height, none = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1], np.zeros(len(box))
+        side, jaw = _HEAD[0] * width, _JAW * width
+        self._put(-3, box + np.stack([-side, -_HEAD[1] * height, side, none], axis=1))
+        self._put(-2, box + np.stack([-jaw, _MOUTH * height, jaw, none], axis=1))
+        self._put(-1, box + np.stack([-jaw, height, jaw, _NECK * height], axis=1))
 
-    def weigh(self, chosen=slice(None), moves=None, heads=False):
-        """See `weigh_regions`; of images that are moved, see `keras_vpgc.data.moves`.
+    def _put(self, place, box):
+        self.boxes[:, place, :2] = np.clip(box[:, :2], 0, self.size)
+        self.boxes[:, place, 2:] = np.clip(np.ceil(box[:, 2:]), 0, self.size)
 
-        With `heads`, nothing but the head counts in those that are.
-        """
+    def weigh(self, chosen=slice(None), moves=None):
+        """See `weigh_regions`; of images that are moved, see `keras_vpgc.data.moves`."""
         boxes = self.boxes[chosen]
         if moves is not None:
-            return self._weigh(boxes, moves, heads, np)
+            return self.weigh_anew(boxes, moves, np)
         result = np.ones((len(boxes), self.size, self.size), "float32")
         for image, regions in zip(result, boxes, strict=True):
-            for (x, y, right, bottom), weight in zip(regions[:-1], self.values, strict=True):
+            for (x, y, right, bottom), weight in zip(regions[:-3], self.values, strict=True):
                 box = image[y:bottom, x:right]
                 np.maximum(box, weight, out=box)
         return result / result.mean(axis=(1, 2), keepdims=True)
 
-    def weigh_on_device(self, boxes, moves=None, heads=False):
-        """The same, out of a tensor of boxes."""
-        return self._weigh(boxes, moves, heads, ops)
-
-    def _weigh(self, boxes, moves, heads, math):
-        """The same; `math` is np or ops."""
-        if moves is None:
-            place = math.arange(self.size, dtype="float32")
-            x, y = place[None, None, :], place[None, :, None]
-        else:
-            x, y = moves.sources(self.size, math)
-
-        def within(i):
-            left, top, right, bottom = (boxes[:, i, j, None, None] for j in range(4))
-            beside = (x + 0.5 > left) & (x + 0.5 < right)
-            return beside & (y + 0.5 > top) & (y + 0.5 < bottom)
-
+    def weigh_anew(self, boxes, moves=None, math=ops):
+        """The same out of boxes, on the device as well."""
         result = math.ones((len(boxes), self.size, self.size), dtype="float32")
+        places = self._places(moves, math)
         for i, weight in enumerate(self.values):
-            result = math.where(within(i), math.maximum(result, weight), result)
-        result = result / math.mean(result, axis=(1, 2), keepdims=True)
-        if moves is None or not heads:
-            return result
-        still = math.reshape(math.logical_not(moves.moved()), (-1, 1, 1))
-        return math.where(within(-1) | still, result, 0.0)
+            within = _within(boxes[:, i], *places)
+            result = math.where(within, math.maximum(result, weight), result)
+        return result / math.mean(result, axis=(1, 2), keepdims=True)
+
+    def move_heads(self, images, boxes, moves, backdrop, math=np):
+        """Images with moved heads, see `keras_vpgc.data.person.before_backdrop`, and weights."""
+        moved = (move if math is np else move_on_device)(images, moves)
+        weights = self.weigh_anew(boxes, moves, math)
+        if backdrop is None:
+            head = _within(boxes[:, -3], *self._places(moves, math))
+            still = math.reshape(math.logical_not(moves.moved()), (-1, 1, 1))
+            return moved, math.where(still | head, weights, 0.0)[..., None]
+        heads = [self._head(boxes, *self._places(m, math)) for m in (moves, None)]
+        neck = _within(boxes[:, -1], *self._places(moves, math))
+        shown, weights = before_backdrop(
+            moved, images, weights, (*heads, neck), moves, backdrop, math
+        )
+        return shown, weights[..., None]
+
+    def _head(self, boxes, x, y):
+        """The head, without the shoulders beside the jaw."""
+        above = y + 0.5 < boxes[:, -2, 1, None, None]
+        return _within(boxes[:, -3], x, y) & (above | _within(boxes[:, -2], x, y))
+
+    def _places(self, moves, math):
+        """Where the pixels come from: columns and rows."""
+        if moves is not None:
+            return moves.sources(self.size, math)
+        place = math.arange(self.size, dtype="float32")
+        return place[None, None, :], place[None, :, None]
+
+
+def _within(boxes, x, y):
+    """Which pixels lie in boxes `(b, 4)`."""
+    left, top, right, bottom = (boxes[:, j, None, None] for j in range(4))
+    beside = (x + 0.5 > left) & (x + 0.5 < right)
+    return beside & (y + 0.5 > top) & (y + 0.5 < bottom)
 
 
 class FrameBatches(ShuffledBatches):
@@ -401,19 +422,15 @@ class FrameBatches(ShuffledBatches):
             arrays["boxes"] = self.regions.boxes
         self.keep(cache, arrays, augmentation is None or _computes_in_keras(augmentation))
 
-    # Which part of the images is moved, and is nothing but the head to be judged in these?
-    share, heads = 1.0, False
+    # Which part of the images is moved?
+    share = 1.0
 
     def make(self, batch):
         chosen, moves = self.chosen(batch), self.moves(batch)
         if self.cache == "device":
             images, *weights = self.gather(self.arrays, chosen, moves)
         else:
-            images, weights = np.asarray(self.images[chosen]), []
-            if moves is not None:
-                images = move(images, moves)
-            if self.regions is not None:
-                weights = [self.regions.weigh(chosen, moves, self.heads)[..., None]]
+            images, *weights = self.show(np.asarray(self.images[chosen]), chosen, moves)
         if self.augmentation is not None:
             images = augment(self.augmentation, images, (self.seed, batch, self.rank))
         return (images, *weights)
@@ -424,6 +441,14 @@ class FrameBatches(ShuffledBatches):
             return None
         return _draw_moves(self, batch, self.share)
 
+    def show(self, images, chosen, moves):
+        """Images, moved, and the weights of their pixels."""
+        if moves is not None:
+            images = move(images, moves)
+        if self.regions is None:
+            return (images,)
+        return images, self.regions.weigh(chosen, moves)[..., None]
+
     def pick(self, arrays, chosen, moves):
         images = backend.take(arrays["images"], chosen)
         if moves is not None:
@@ -431,7 +456,7 @@ class FrameBatches(ShuffledBatches):
         if self.regions is None:
             return (images,)
         boxes = backend.take(arrays["boxes"], chosen)
-        return images, self.regions.weigh_on_device(boxes, moves, self.heads)[..., None]
+        return images, self.regions.weigh_anew(boxes, moves)[..., None]
 
 
 def _draw_moves(batches, batch, share):
@@ -450,16 +475,20 @@ class LandmarkBatches(FrameBatches):
         images: uint8 `(m, s, s, 3)`.
         *args, **kwargs: As for `FrameBatches`; `region_landmarks` stands for its `landmarks`, and
             `jitter`, which needs them, moves images as it does for `DriverImageBatches`.
+        backdrop: See there.
 
     Returns of `[i]`:
         Landmarks, float32 `(b, context, points, 2)`, images and, with `region_landmarks`, the
         weights of their pixels.
     """
 
-    share, heads = 0.5, True
+    share = 0.5
 
-    def __init__(self, landmarks, neighbours, images, *args, region_landmarks=None, **kwargs):
+    def __init__(
+        self, landmarks, neighbours, images, *args, region_landmarks=None, backdrop=None, **kwargs
+    ):
         self.windows = np.asarray(landmarks, "float32")[neighbours]
+        self.backdrop = backdrop
         super().__init__(images, *args, landmarks=region_landmarks, **kwargs)
 
     def make(self, batch):
@@ -467,6 +496,33 @@ class LandmarkBatches(FrameBatches):
         if moves is not None:
             windows = move_landmarks(windows, moves, self.images.shape[1])
         return (windows, *super().make(batch))
+
+    def keep(self, cache, arrays, suits=True):
+        super().keep(cache, {**arrays, **_arrays_of(self.backdrop)}, suits)
+
+    def show(self, images, chosen, moves):
+        if moves is None:
+            return super().show(images, chosen, moves)
+        backdrop = None if self.backdrop is None else self.backdrop.part(chosen)
+        return self.regions.move_heads(images, self.regions.boxes[chosen], moves, backdrop)
+
+    def pick(self, arrays, chosen, moves):
+        if moves is None:
+            return super().pick(arrays, chosen, moves)
+        images, boxes = (backend.take(arrays[x], chosen) for x in ("images", "boxes"))
+        return self.regions.move_heads(images, boxes, moves, _backdrop_of(arrays, chosen), ops)
+
+
+def _arrays_of(backdrop):
+    return {} if backdrop is None else {f"backdrop_{k}": v for k, v in backdrop._asdict().items()}
+
+
+def _backdrop_of(arrays, chosen):
+    """The backdrop of some frames, out of arrays on the device; or `None`."""
+    if "backdrop_people" not in arrays:
+        return None
+    people = backend.take(arrays["backdrop_people"], chosen)
+    return Backdrop(arrays["backdrop_plate"], arrays["backdrop_known"], people)
 
 
 class DriverBatches(ShuffledBatches):
@@ -643,8 +699,11 @@ class DriverImageBatches(DriverBatches):
         indices: Int `(m,)`, the frame numbers of the training examples.
         region_weights: See `weigh_regions`.
         jitter: Half of the examples, drawn at random, are moved as by `FrameBatches`, landmarks
-            and image alike, and nothing but the head counts in them (the weights are 0 elsewhere):
-            a background and shoulders do not move with it. 0 for none.
+            and image alike; of the image the head alone, as background and body do not move with
+            it, see `keras_vpgc.data.person.before_backdrop`. What is not known of such a picture
+            weighs 0. 0 for none.
+        backdrop: With jitter, a `keras_vpgc.data.person.Backdrop` of the training frames. Without
+            one the whole image is moved, and nothing but the head's box weighs anything.
         draw: With jitter, the layer that draws landmarks `(b, context, points, 2)`, a
             `keras_vpgc.layers.LandmarkHeatmap`.
         **kwargs: As for `DriverBatches`.
@@ -662,10 +721,12 @@ class DriverImageBatches(DriverBatches):
         indices,
         region_weights=None,
         jitter=0.0,
+        backdrop=None,
         draw=None,
         **kwargs,
     ):
         self.images, self.jitter = images, jitter
+        self.backdrop = backdrop if jitter else None
         self.landmarks = np.asarray(landmarks, "float32")
         self.regions = _Regions(self.landmarks[indices], images.shape[1], region_weights)
         if jitter:
@@ -675,6 +736,7 @@ class DriverImageBatches(DriverBatches):
 
     def cached(self):
         arrays = {**super().cached(), "images": self.images, "boxes": self.regions.boxes}
+        arrays |= _arrays_of(self.backdrop)
         if self.jitter:
             del arrays["heatmaps"]  # They are drawn anew.
         return arrays
@@ -690,8 +752,9 @@ class DriverImageBatches(DriverBatches):
             return (self.inputs(batch, chosen), features), images, weights[..., None]
         windows, moves = self.moved(batch, chosen)
         heatmaps = ops.convert_to_numpy(self.draw(ops.convert_to_tensor(windows)))
-        weights = self.regions.weigh(chosen, moves, heads=True)
-        return (heatmaps, features), move(images, moves), weights[..., None]
+        backdrop = None if self.backdrop is None else self.backdrop.part(chosen)
+        boxes = self.regions.boxes[chosen]
+        return (heatmaps, features), *self.regions.move_heads(images, boxes, moves, backdrop)
 
     def moved(self, batch, chosen):
         """Landmarks of the examples, and how they are moved."""
@@ -710,13 +773,13 @@ class DriverImageBatches(DriverBatches):
         images = backend.take(arrays["images"], chosen)
         boxes = backend.take(arrays["boxes"], chosen)
         if not self.jitter:
-            weights = self.regions.weigh_on_device(boxes)
+            weights = self.regions.weigh_anew(boxes)
             return super().pick(arrays, chosen, *more), images, weights[..., None]
         windows, moves = more
         heatmaps = self.draw_on_device(ops.convert_to_tensor(windows))
         features = ops.cast(backend.take(arrays["features"], chosen), "float32")
-        weights = self.regions.weigh_on_device(boxes, moves, heads=True)
-        return (heatmaps, features), move_on_device(images, moves), weights[..., None]
+        backdrop = _backdrop_of(arrays, chosen)
+        return (heatmaps, features), *self.regions.move_heads(images, boxes, moves, backdrop, ops)
 
 
 class TeacherBatches(ShuffledBatches):

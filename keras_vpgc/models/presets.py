@@ -16,6 +16,7 @@ _TUNED = {"code_scale": 0.3, "temperature": 0.09, "vq_scale": 0.25}
 # What the puppet beside its baselines was trained by, see `docs/results.md`: most of stage 2 sees
 # images, at the highest rate. Frames are moved in both stages: else a clip of some hundred frames
 # is learnt by heart, and a head that was not recorded at a place is shown pixels away from it.
+# The latter needs MediaPipe's segmenter.
 _ON_IMAGES = {
     "learning_rate": 4e-4,
     "driver_learning_rate": 5e-4,

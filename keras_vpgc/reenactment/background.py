@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_vpgc import assets
 from keras_vpgc.data import video
-from keras_vpgc.data.mediapipe_task import MediaPipeTask
+from keras_vpgc.data.person import HIGH, LOW, PersonSegmenter
 from keras_vpgc.errors import VPGCError, check_writable, missing_extra, writing
 
 COLOURS = {"green": (0, 177, 64), "blue": (0, 71, 187), "white": (255,) * 3, "black": (0,) * 3}
@@ -34,52 +34,6 @@ MEMORY, MOVED = 3, 8.0
 EDGE, PLAIN = 1 / 64, 1e-4
 # Distance of colours in [0, 1] that tells person from background.
 UNLIKE = 0.2
-# What is surely background and surely person.
-LOW, HIGH = 0.1, 0.9
-
-
-class PersonSegmenter(MediaPipeTask):
-    """MediaPipe's selfie segmenter. Use it in a `with`: it must be closed.
-
-    Args:
-        model: Path of `selfie_segmentation.tflite` or another segmenter of MediaPipe whose first
-            or only mask is the person, or `None` to find it by `keras_vpgc.assets`.
-
-    Raises:
-        VPGCError: if MediaPipe or its model file is missing, or that is no such model.
-
-    Example:
-
-    ```python
-    with PersonSegmenter() as segmenter:
-        mask = segmenter(frame)
-    ```
-
-    References:
-        Model card "MediaPipe Selfie Segmentation", Google 2021 (Apache-2.0).
-    """
-
-    def __init__(self, model=None):
-        super().__init__(
-            "ImageSegmenter",
-            "selfie_segmentation",
-            "a segmenter's model",
-            model,
-            output_confidence_masks=True,
-            output_category_mask=False,
-        )
-
-    def __call__(self, frame) -> np.ndarray:
-        """How sure it is that a pixel shows a person.
-
-        Args:
-            frame: uint8 RGB `(h, w, 3)`.
-
-        Returns:
-            float32 `(h, w)` in [0, 1]; its edges are as coarse as the model's 256x256 pixels.
-        """
-        found = self.look(frame, "segment")
-        return np.array(found.confidence_masks[0].numpy_view(), "float32").reshape(frame.shape[:2])
 
 
 class Background:
@@ -92,7 +46,7 @@ class Background:
     Args:
         background: `"green"`, `"blue"`, `"white"`, `"black"`, `"#rrggbb"`, the path of a picture
             (it covers the frame; what sticks out is cut off), or `"alpha"`.
-        model: See `PersonSegmenter`.
+        model: See `keras_vpgc.data.person.PersonSegmenter`.
 
     Attributes:
         warm_up: Frames before the first one that `see` must be shown for a result that does not

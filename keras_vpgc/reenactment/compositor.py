@@ -158,7 +158,7 @@ def make_compositor(
         feather, blend: See `PasteBack`.
         match_colours: Match colours and rims?
         background: See `Background`; `None` leaves it.
-        segmenter_model: See `PersonSegmenter`.
+        segmenter_model: See `keras_vpgc.data.person.PersonSegmenter`.
 
     Returns:
         A `Compositor`.

@@ -265,6 +265,7 @@ def fit_driver_on_images(
     adversarial=None,
     region_weights=None,
     jitter=0.0,
+    backdrop=None,
     scale_jitter=0.0,
     sampling=None,
     average=None,
@@ -302,7 +303,8 @@ def fit_driver_on_images(
         discriminator: A `PatchDiscriminator` for an adversarial term, with the decoder only.
         adversarial: Dict of `DriverTrainer`'s settings of it, and of `discriminator_optimizer`.
         region_weights: See `keras_vpgc.data.dataset.weigh_regions`.
-        jitter: Moves half of the frames, see `keras_vpgc.data.dataset.DriverImageBatches`.
+        jitter, backdrop: Move half of the frames, see
+            `keras_vpgc.data.dataset.DriverImageBatches`.
 
     Returns:
         The logs of all epochs, a list of dicts.
@@ -334,6 +336,7 @@ def fit_driver_on_images(
         indices=indices,
         region_weights=region_weights,
         jitter=jitter,
+        backdrop=backdrop,
         draw=LandmarkHeatmap(driver.heatmap_size, line_width, landmark_set, dtype="float32"),
         scale_jitter=scale_jitter,
         sampling=sampling,

@@ -29,6 +29,7 @@ from keras_vpgc.data.dataset import (
     context_indices,
     stack_context,
 )
+from keras_vpgc.data.person import faces_found, find_backdrop, find_people
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
@@ -44,6 +45,7 @@ from keras_vpgc.models import (
     PortraitDriver,
     PortraitReenactor,
 )
+from keras_vpgc.progress import progress_bar
 from keras_vpgc.training.codebook_pictures import CodebookPictures
 from keras_vpgc.training.codebook_trainer import CodebookTrainer
 from keras_vpgc.training.devices import check_division, resolve_devices, train_in_processes
@@ -62,6 +64,8 @@ PARTIAL_RUN = ".run.json"
 VALIDATION_FRAMES = 32
 # Features for each code of which k-means makes the codes.
 START_FEATURES = 16
+# Share of the frames in which the segmenter must find the face, or it is not asked.
+FACES_FOUND = 0.9
 # Frames that are driven at once to be looked at.
 DRIVEN_AT_ONCE = 8
 # Batches made ahead.
@@ -469,6 +473,8 @@ def _train(
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
     data = _Data(portrait, config, devices)
+    if stage_1 is None and teacher is None and (direct or config.recipe.joint_steps):
+        data.find_backdrop(config, verbose)
     if _writes() and not begun:
         for text in training_warnings(portrait, config.recipe.rare_frames):
             warnings.warn(text, stacklevel=3)
@@ -598,6 +604,31 @@ class _Data:
         self.sampling = None
         if recipe.rare_frames:
             self.sampling = rare_frame_weights(portrait.landmarks[self.train], recipe.rare_frames)
+        self.backdrop = None
+
+    def find_backdrop(self, config, verbose):
+        """Find what heads are moved before, where they are to be moved."""
+        if not config.recipe.joint_jitter:
+            return
+        try:
+            with progress_bar(
+                len(self.images), "finding the person", show=bool(verbose) and _writes()
+            ) as bar:
+                people = find_people(self.images, seen=bar.update)
+        except VPGCError as error:
+            raise VPGCError(
+                f"{str(error).rstrip('.')}; or train with joint_jitter=0, which needs no segmenter."
+            ) from error
+        found = faces_found(people, self.landmarks[self.train])
+        if found.mean() < FACES_FOUND:
+            warnings.warn(
+                f"MediaPipe's segmenter finds no person in {(~found).sum()} of {len(found)} "
+                "frames: heads are moved with what is around them, and the background may follow "
+                "the head; joint_jitter=0 moves none.",
+                stacklevel=4,
+            )
+            return
+        self.backdrop = find_backdrop(self.images, people)
 
 
 def _check_portrait(portrait, config):
@@ -909,6 +940,7 @@ def _fit_direct(mapping, data, config, make_stage, augmentation, perceptual):
         neighbours[data.train],
         data.images,
         region_landmarks=data.landmarks[data.train],
+        backdrop=data.backdrop,
         **{**settings, "jitter": recipe.joint_jitter},
     )
     held = data.landmarks[neighbours[data.held]].astype("float32")
@@ -1049,7 +1081,7 @@ def _fit_stage_2(
         more = {"train_decoder": name == "joint"}
         if name == "joint":
             more["feature_weight"] = recipe.joint_feature_weight
-            more["jitter"] = recipe.joint_jitter
+            more |= {"jitter": recipe.joint_jitter, "backdrop": data.backdrop}
         if name == "joint" and recipe.adversarial:
             start = round(steps * recipe.joint_adversarial_start)
             more["discriminator"], more["adversarial"] = _adversary(stage, config, start, highest)

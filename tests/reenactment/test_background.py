@@ -14,7 +14,6 @@ from keras_vpgc.data.video import read_frames
 from keras_vpgc.reenactment.background import (
     AlphaWriter,
     Background,
-    PersonSegmenter,
     background_key,
     check_alpha_target,
     foreground,
@@ -72,15 +71,6 @@ def with_masks(masks, name="green"):
     background.close()
     background.segmenter = Given(masks)
     return background
-
-
-def test_person_is_found(photograph):
-    with PersonSegmenter() as segmenter:
-        mask = segmenter(photograph)
-    assert mask.shape == photograph.shape[:2] and mask.dtype == np.float32
-    # The face, the suit, and the flag behind.
-    assert mask[60:150, 140:200].min() > 0.95 and mask[270, 150] > 0.95
-    assert mask[40:140, 20:50].max() < 0.05
 
 
 def test_green_background_behind_the_person(photograph):
@@ -164,9 +154,6 @@ def test_names_of_backgrounds(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(VPGCError, match="a.png cannot be read as a picture"):
         parse_background(tmp_path / "a.png")
-    (tmp_path / "a.tflite").write_text("no model")
-    with pytest.raises(VPGCError, match="a.tflite is not a segmenter's model"):
-        PersonSegmenter(tmp_path / "a.tflite")
 
 
 def read_alpha(path):
