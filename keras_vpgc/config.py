@@ -58,9 +58,10 @@ class Recipe(BaseModel):
         frame_jitter: Up to which part frames are enlarged, turned and shifted at random in stage 1,
             see `FrameBatches`.
         joint_jitter: The same in the joint steps, and for a direct mapping: half of the frames are
-            moved, their landmarks with them: the head is, before background and body as they were,
-            see `keras_vpgc.data.person.before_backdrop`. A puppet that another one teaches sees
-            other new poses instead.
+            moved, their landmarks with them: the head is, before the rest of the frame, see
+            `keras_vpgc.data.person.before_backdrop`. That needs MediaPipe's segmenter; where it
+            finds no person, whole frames are moved and heads alone judged. A puppet that another
+            one teaches sees other new poses instead.
         scale_jitter: Up to which part the drawn contours are enlarged or shrunk at random.
         rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
             all frames alike, see `keras_vpgc.data.sampling`.

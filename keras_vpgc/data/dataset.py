@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_vpgc import backend
 from keras_vpgc.data.moves import draw_moves, move, move_landmarks, move_on_device
-from keras_vpgc.data.person import Backdrop, before_backdrop
+from keras_vpgc.data.person import Backdrop, HeadPlaces, before_backdrop
 from keras_vpgc.data.sampling import resample
 from keras_vpgc.errors import VPGCError
 
@@ -317,17 +317,22 @@ class _Regions:
             head = _within(boxes[:, -3], *self._places(moves, math))
             still = math.reshape(math.logical_not(moves.moved()), (-1, 1, 1))
             return moved, math.where(still | head, weights, 0.0)[..., None]
-        heads = [self._head(boxes, *self._places(m, math)) for m in (moves, None)]
-        neck = _within(boxes[:, -1], *self._places(moves, math))
-        shown, weights = before_backdrop(
-            moved, images, weights, (*heads, neck), moves, backdrop, math
-        )
+        places = self._heads(boxes, moves, math)
+        shown, weights = before_backdrop(moved, images, weights, places, moves, backdrop, math)
         return shown, weights[..., None]
 
-    def _head(self, boxes, x, y):
-        """The head, without the shoulders beside the jaw."""
-        above = y + 0.5 < boxes[:, -2, 1, None, None]
-        return _within(boxes[:, -3], x, y) & (above | _within(boxes[:, -2], x, y))
+    def _heads(self, boxes, moves, math):
+        """`HeadPlaces` of images that are moved."""
+        head, jaw, neck = (boxes[:, place] for place in (-3, -2, -1))
+        x, y = self._places(moves, math)
+        box = _within(head, x, y)
+        core = box & ((y + 0.5 < jaw[:, 1, None, None]) | _within(jaw, x, y))
+        # A head that the picture cuts off goes on beyond it.
+        beyond = _within(head, *(math.clip(v, 0.0, self.size - 1.0) for v in (x, y)))
+        near = beyond | _within(neck, x, y)
+        x, y = self._places(None, math)
+        above = (y + 0.5 < jaw[:, 1, None, None]) & (x > -1.0)
+        return HeadPlaces(core, near, _within(head, x, y), above | _within(neck, x, y))
 
     def _places(self, moves, math):
         """Where the pixels come from: columns and rows."""

@@ -1,6 +1,6 @@
 """The person in front of the background: masks, and the background as it is."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -114,26 +114,32 @@ def find_people(frames, model=None, seen=None) -> np.ndarray:
     return people
 
 
-def faces_found(people, landmarks) -> np.ndarray:
-    """Does the segmenter take a face for a person's? It knows photographs, not drawings.
+def trust_faces(people, landmarks) -> tuple[np.ndarray, np.ndarray]:
+    """Masks as far as the landmarks bear them out: a segmenter knows photographs, not drawings.
 
     Args:
         people: uint8 `(n, m, m)`, `find_people` of frames.
         landmarks: Float `(n, points, 2)` of them in [0, 1], the first 68 in iBUG's order.
 
     Returns:
-        Bool `(n,)`: is most of the face within the mask?
+        The masks, where a face was found with the box of its landmarks filled, else unsure of
+        every pixel; bool `(n,)`, was it found: is most of the face within the mask?
 
     Example:
 
     ```python
-    faces_found(find_people(frames), portrait.landmarks[numbers]).mean()
+    people, found = trust_faces(find_people(frames), portrait.landmarks[numbers])
     ```
     """
-    side = people.shape[1]
-    inner = np.asarray(landmarks)[:, 17:68]  # brows, nose, eyes and mouth
-    x, y = np.moveaxis(np.clip((inner * side).astype(int), 0, side - 1), -1, 0)
-    return (people[np.arange(len(people))[:, None], y, x] > SOMEBODY).mean(1) > 0.5
+    side, people = people.shape[1], people.copy()
+    places = np.clip((np.asarray(landmarks)[:, :68] * side).astype(int), 0, side - 1)
+    x, y = np.moveaxis(places[:, 17:], -1, 0)  # brows, nose, eyes and mouth
+    found = (people[np.arange(len(people))[:, None], y, x] > SOMEBODY).mean(1) > 0.5
+    people[~found] = 128
+    for frame in np.flatnonzero(found):
+        (left, top), (right, bottom) = places[frame].min(0), places[frame].max(0) + 1
+        people[frame, top:bottom, left:right] = 255
+    return people, found
 
 
 def find_backdrop(frames, people) -> Backdrop:
@@ -141,7 +147,7 @@ def find_backdrop(frames, people) -> Backdrop:
 
     Args:
         frames: uint8 `(n, s, s, 3)` of a clip.
-        people: uint8 `(n, m, m)`, `find_people` of them.
+        people: uint8 `(n, m, m)`, their masks, see `find_people` and `trust_faces`.
 
     Returns:
         A `Backdrop`. Each pixel of the plate is the median of those frames that show it.
@@ -183,19 +189,35 @@ def mask_places(size: int, side: int) -> np.ndarray:
     return (np.arange(size) * side) // size
 
 
-def before_backdrop(moved, images, weights, heads, moves, backdrop, math=np):
+class HeadPlaces(NamedTuple):
+    """Where heads are that were moved, and where they were. All bool `(b, s, s)`.
+
+    Attributes:
+        head: The moved head, without what is beside the jaw.
+        near: What else moved with it: beside the jaw, the neck, and what the picture cuts off.
+        old: The old head, with what is beside the jaw.
+        unsure: Where a person outside of it may be hair or neck, and no body.
+    """
+
+    head: Any
+    near: Any
+    old: Any
+    unsure: Any
+
+
+def before_backdrop(moved, images, weights, places, moves, backdrop, math=np):
     """Moved heads before all else, which does not move with them.
 
-    Such a picture has the person within the box of the moved head, the body where it was, and the
-    background where neither is. What is not known of it weighs nothing: the neck, which joins them,
-    background that the head always covers, and edges of which the segmenter is not sure.
+    Such a picture has the person at the moved head's place; elsewhere background and body of the
+    image as it was; and the plate of the backdrop where the old head was. What is not known of it
+    weighs nothing: the neck, which joins head and body, hair that hangs out of the head's box, what
+    the head always covers, and edges of which the segmenter is not sure.
 
     Args:
         moved: uint8 `(b, s, s, 3)`, whole images moved.
         images: The same as they were.
         weights: Float `(b, s, s)` of their pixels, those of the moved.
-        heads: Three bool `(b, s, s)`: where a head is, moved and at its old place, and where the
-            moved neck is; what else is there is told by the masks.
+        places: `HeadPlaces`.
         moves: Their `keras_vpgc.data.moves.Moves`; images that are not moved stay as they are.
         backdrop: A `Backdrop` with the masks of these images.
         math: `numpy`, or `keras.ops` for tensors.
@@ -203,22 +225,23 @@ def before_backdrop(moved, images, weights, heads, moves, backdrop, math=np):
     Returns:
         Images and weights.
     """
-    now, then, neck = heads
+    head, near, old, unsure = places
     still = math.reshape(math.logical_not(moves.moved()), (-1, 1, 1))
     size, side = images.shape[1], backdrop.people.shape[1]
     row = mask_places(size, side)
     here = math.take(math.take(backdrop.people, row, axis=1), row, axis=2)
     x, y = (_floor((v + 0.5) * (side / size), side, math) for v in moves.sources(size, math))
     masks = math.reshape(backdrop.people, (-1, side * side))
-    places = math.reshape(y * side + x, (-1, size * size))
-    there = math.reshape(math.take_along_axis(masks, places, axis=1), (-1, size, size))
-    head = now & (there > SOMEBODY)
-    free = math.logical_not(still | ((now | neck) & (there >= NOBODY)))
-    behind = free & ((here < NOBODY) | then) & backdrop.known
-    body = free & (here > SOMEBODY) & math.logical_not(then)
-    shown = math.where(body[..., None], images, moved)
-    shown = math.where(behind[..., None], backdrop.plate, shown)
-    return shown, math.where(still | head | behind | body, weights, 0.0)
+    pixels = math.reshape(y * side + x, (-1, size * size))
+    there = math.reshape(math.take_along_axis(masks, pixels, axis=1), (-1, size, size))
+    free = math.logical_not(still | ((head | near) & (there >= NOBODY)))
+    plate = free & old & backdrop.known
+    body = (here > SOMEBODY) & math.logical_not(old | unsure)
+    same = free & math.logical_not(plate) & ((here < NOBODY) | body)
+    shown = math.where(same[..., None], images, moved)
+    shown = math.where(plate[..., None], backdrop.plate, shown)
+    counts = still | (head & (there > SOMEBODY)) | plate | same
+    return shown, math.where(counts, weights, 0.0)
 
 
 def _floor(values, below, math):

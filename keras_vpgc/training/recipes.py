@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import keras
@@ -29,7 +30,7 @@ from keras_vpgc.data.dataset import (
     context_indices,
     stack_context,
 )
-from keras_vpgc.data.person import faces_found, find_backdrop, find_people
+from keras_vpgc.data.person import find_backdrop, find_people, trust_faces
 from keras_vpgc.data.portrait import Portrait, fill
 from keras_vpgc.data.retarget import fit_head, neutral_pose
 from keras_vpgc.data.sampling import rare_frame_weights
@@ -61,6 +62,8 @@ from keras_vpgc.visualization.sheets import contact_sheet
 
 RUN_SCHEMA_VERSION = 1
 PARTIAL_RUN = ".run.json"
+# The masks of the person, in a run folder until the run is done.
+PEOPLE = "people.npz"
 VALIDATION_FRAMES = 32
 # Features for each code of which k-means makes the codes.
 START_FEATURES = 16
@@ -473,8 +476,9 @@ def _train(
     # Before the training, so that what is missing shows at once.
     metadata = puppet_metadata(portrait, config)
     data = _Data(portrait, config, devices)
-    if stage_1 is None and teacher is None and (direct or config.recipe.joint_steps):
-        data.find_backdrop(config, verbose)
+    moves_heads = config.recipe.joint_jitter and (direct or config.recipe.joint_steps)
+    if moves_heads and stage_1 is None and teacher is None:
+        data.find_backdrop(run, begun, verbose)
     if _writes() and not begun:
         for text in training_warnings(portrait, config.recipe.rare_frames):
             warnings.warn(text, stacklevel=3)
@@ -482,6 +486,8 @@ def _train(
     backend.wait()
     if _writes() and not begun:
         _begin_run(run, config, portrait, identity, devices)
+    if _writes():
+        data.keep_people(run)
     if _writes() and not (run / SETTINGS).exists():
         write_experiment(run / SETTINGS, config, portrait=str(portrait.path), devices=devices)
     backend.wait()
@@ -571,6 +577,7 @@ def _copy(source, file):
 def _clear(run, stages):
     for done in stages:
         done.clear()
+    (run / PEOPLE).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         (run / "checkpoints").rmdir()
 
@@ -604,31 +611,47 @@ class _Data:
         self.sampling = None
         if recipe.rare_frames:
             self.sampling = rare_frame_weights(portrait.landmarks[self.train], recipe.rare_frames)
-        self.backdrop = None
+        self.people = self.backdrop = None
 
-    def find_backdrop(self, config, verbose):
-        """Find what heads are moved before, where they are to be moved."""
-        if not config.recipe.joint_jitter:
-            return
-        try:
-            with progress_bar(
+    def find_backdrop(self, run, begun, verbose):
+        """Find what heads are moved before; a run that was begun goes on with the same masks."""
+        people = None
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+            people = np.load(run / PEOPLE)["people"]
+        if people is None or len(people) != len(self.images):
+            bar = progress_bar(
                 len(self.images), "finding the person", show=bool(verbose) and _writes()
-            ) as bar:
-                people = find_people(self.images, seen=bar.update)
-        except VPGCError as error:
-            raise VPGCError(
-                f"{str(error).rstrip('.')}; or train with joint_jitter=0, which needs no segmenter."
-            ) from error
-        found = faces_found(people, self.landmarks[self.train])
-        if found.mean() < FACES_FOUND:
+            )
+            try:
+                with bar:
+                    people = find_people(self.images, seen=bar.update)
+            except VPGCError as error:
+                if begun:
+                    raise
+                raise VPGCError(
+                    f"{str(error).rstrip('.')}; or train with joint_jitter=0, which needs no "
+                    "segmenter."
+                ) from error
+        self.people = people
+        trusted, found = trust_faces(people, self.landmarks[self.train])
+        if found.mean() >= FACES_FOUND:
+            self.backdrop = find_backdrop(self.images, trusted)
+        elif _writes() and not begun:
             warnings.warn(
                 f"MediaPipe's segmenter finds no person in {(~found).sum()} of {len(found)} "
                 "frames: heads are moved with what is around them, and the background may follow "
                 "the head; joint_jitter=0 moves none.",
                 stacklevel=4,
             )
+
+    def keep_people(self, run):
+        """Keep the masks for a run that goes on."""
+        if self.people is None or (run / PEOPLE).exists():
             return
-        self.backdrop = find_backdrop(self.images, people)
+        partial = run / f".{PEOPLE}"
+        with writing(run):
+            np.savez_compressed(partial, people=self.people)
+            os.replace(partial, run / PEOPLE)
 
 
 def _check_portrait(portrait, config):

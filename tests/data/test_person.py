@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from keras import ops
@@ -8,11 +10,12 @@ from keras_vpgc.data.dataset import DriverImageBatches, LandmarkBatches, context
 from keras_vpgc.data.moves import Moves
 from keras_vpgc.data.person import (
     Backdrop,
+    HeadPlaces,
     PersonSegmenter,
     before_backdrop,
-    faces_found,
     find_backdrop,
     find_people,
+    trust_faces,
 )
 from keras_vpgc.layers import LandmarkHeatmap
 from tests.layers.layer_case import to_numpy
@@ -66,75 +69,106 @@ def test_the_backdrop_is_what_stands_still(rng):
 
 
 SIZE = 32
-# Of whole pixels, so that what must come out is known exactly; the last stays.
-SHIFTS = np.array([[3, -2], [-4, 1], [0, 0]])
 
 
-def scene(rng):
-    """Images, boxes of their heads, masks, and the background, of which a corner is unknown."""
-    wall = rng.integers(0, 100, size=(SIZE, SIZE, 3), dtype="uint8")
-    image = wall.copy()
-    people = np.zeros((SIZE, SIZE), "uint8")
-    people[8:20, 10:20] = 255  # the head, in a wider box
-    people[20:, 6:26] = 255  # the body below it
-    people[7, 10:20] = 128  # hair
-    image[people > 0] = rng.integers(150, 255, size=((people > 0).sum(), 3))
-    known = np.ones((SIZE, SIZE), bool)
-    known[:5, :5] = False
-    box = np.array([7, 4, 23, 20])
-    return image, box, people, Backdrop(wall, known, np.stack([people] * 3))
-
-
-def shifted(image, shift):
-    """By whole pixels, the border repeated."""
-    rows, columns = (np.clip(np.arange(SIZE) - s, 0, SIZE - 1) for s in shift[::-1])
+def moved_by_hand(image, move):
+    """By whole pixels or a quarter turn, so that what must come out is known exactly."""
+    if move == "turn":
+        return np.rot90(image, -1)
+    rows, columns = (np.clip(np.arange(SIZE) - s, 0, SIZE - 1) for s in move[::-1])
     return image[rows][:, columns]
 
 
+BY_HAND = ((3, -2), (-4, 1), (12, 5), "turn", (0, 0))
+
+
+def scene(rng):
+    """An image, the places of its head, its mask, and the background, partly unknown."""
+    wall = rng.integers(0, 100, size=(SIZE, SIZE, 3), dtype="uint8")
+    people = np.zeros((SIZE, SIZE), "uint8")
+    people[:20, 10:20] = 255  # the head, which the picture cuts off, in a wider box
+    people[20:, 6:26] = 255  # the body below it
+    people[5:16, 20] = 128  # hair
+    people[10:12, 24] = 255  # and what sticks out of the box
+    image = wall.copy()
+    image[people > 0] = rng.integers(150, 255, size=((people > 0).sum(), 3))
+    known = np.ones((SIZE, SIZE), bool)
+    known[:12, :12] = False
+    places = {}
+    for name, (top, bottom, left, right) in {
+        "box": (0, 20, 7, 23), "sides": (16, 20, 7, 23), "jaw": (16, 20, 9, 21),
+        "neck": (20, 23, 9, 21), "above": (0, 16, 0, SIZE),
+    }.items():  # fmt: skip
+        places[name] = np.zeros((SIZE, SIZE), bool)
+        places[name][top:bottom, left:right] = True
+    count = len(BY_HAND)
+    return image, places, people, Backdrop(wall, known, np.stack([people] * count))
+
+
 @pytest.mark.parametrize("math", [np, ops])
-def test_moved_heads_stand_before_the_background(math, rng):
-    image, box, people, backdrop = scene(rng)
-    moves = Moves(np.ones(3, "float32"), np.zeros(3, "float32"), SHIFTS.astype("float32"))
-    images = np.stack([shifted(image, s) for s in SHIFTS])
-    inside = np.zeros((SIZE, SIZE), bool)
-    inside[box[1] : box[3], box[0] : box[2]] = True
-    below = np.zeros((SIZE, SIZE), bool)
-    below[box[3] : box[3] + 3, box[0] : box[2]] = True
-    now, necks = (np.stack([shifted(x, s) for s in SHIFTS]) for x in (inside, below))
-    heads = now, np.stack([inside] * 3), necks
-    weights = rng.uniform(1, 2, size=(3, SIZE, SIZE)).astype("float32")
-    still = np.stack([image] * 3)
-    given = images, still, weights, heads
+def test_moved_heads_stand_before_the_rest(math, rng):
+    image, places, people, backdrop = scene(rng)
+    count = len(BY_HAND)
+    shifts = np.array([(0, 0) if m == "turn" else m for m in BY_HAND], "float32")
+    angles = np.array([np.pi / 2 if m == "turn" else 0 for m in BY_HAND], "float32")
+    moves = Moves(np.ones(count, "float32"), angles, shifts)
+
+    def by_hand(name):
+        found = [moved_by_hand(places[name], m) for m in BY_HAND]
+        for mask, m in zip(found, BY_HAND, strict=True):
+            if m != "turn":  # What comes from outside is no part of the box.
+                rows, columns = (np.arange(SIZE) - s for s in m[::-1])
+                mask &= ((rows >= 0) & (rows < SIZE))[:, None] & (columns >= 0) & (columns < SIZE)
+        return np.stack(found)
+
+    box, jaw, sides, neck = map(by_hand, ("box", "jaw", "sides", "neck"))
+    beyond = np.stack([moved_by_hand(places["box"], m) for m in BY_HAND])
+    head = box & (~sides | jaw)
+    old = np.stack([places["box"]] * count)
+    unsure = np.stack([places["neck"] | places["above"]] * count)
+    images = np.stack([moved_by_hand(image, m) for m in BY_HAND])
+    masks = np.stack([moved_by_hand(people, m) for m in BY_HAND])
+    weights = rng.uniform(1, 2, size=(count, SIZE, SIZE)).astype("float32")
+    given = images, np.stack([image] * count), weights
+    where = HeadPlaces(head, beyond | neck, old, unsure)
     if math is ops:
-        given = *map(ops.convert_to_tensor, given[:3]), [ops.convert_to_tensor(x) for x in heads]
-        tensors = Backdrop(*map(ops.convert_to_tensor, backdrop))
-    found = before_backdrop(*given, moves, tensors if math is ops else backdrop, math)
+        given = [ops.convert_to_tensor(x) for x in given]
+        where = HeadPlaces(*map(ops.convert_to_tensor, where))
+    tensors = Backdrop(*map(ops.convert_to_tensor, backdrop)) if math is ops else backdrop
+    found = before_backdrop(*given, where, moves, tensors, math)
     found, weighed = map(to_numpy, found)
-    for k, shift in enumerate(SHIFTS[:2]):
-        for y in range(SIZE):
-            for x in range(SIZE):
-                moved = shifted(people, shift)[y, x]
-                if (now[k, y, x] or necks[k, y, x]) and moved > 0:
-                    counts = moved == 255 and now[k, y, x]
-                    wanted = images[k, y, x], weights[k, y, x] if counts else 0.0
-                elif people[y, x] == 255 and not inside[y, x]:
-                    wanted = image[y, x], weights[k, y, x]
-                elif (people[y, x] == 0 or inside[y, x]) and backdrop.known[y, x]:
-                    wanted = backdrop.plate[y, x], weights[k, y, x]
-                else:
-                    wanted = images[k, y, x], 0.0
-                np.testing.assert_array_equal(found[k, y, x], wanted[0])
-                assert weighed[k, y, x] == wanted[1]
-        # The old head is gone, and where it was there is wall; the body is where it was.
-        assert (found[k] >= 150).all(-1)[:16].sum() < 1.2 * (images[k] >= 150).all(-1)[:16].sum()
-        np.testing.assert_array_equal(found[k, 25:], image[25:])
-    np.testing.assert_array_equal(found[2], images[2])
-    np.testing.assert_array_equal(weighed[2], weights[2])
+    kinds = set()
+    for k in range(count - 1):
+        for y, x in np.ndindex(SIZE, SIZE):
+            moved, here = masks[k, y, x], people[y, x]
+            if moved > 0 and (beyond[k, y, x] or neck[k, y, x]):
+                # The moved head counts; neck, what is beside the jaw, and what was cut off do not.
+                kind = "head" if head[k, y, x] and moved == 255 else "nothing"
+            elif old[k, y, x] and backdrop.known[y, x]:
+                kind = "plate"
+            elif here == 0:
+                kind = "same"
+            elif here == 255 and not old[k, y, x] and not unsure[k, y, x]:
+                kind = "same"
+            else:
+                kind = "nothing"
+            shown = {"plate": backdrop.plate, "same": image}.get(kind, images[k])
+            np.testing.assert_array_equal(found[k, y, x], shown[y, x])
+            assert weighed[k, y, x] == (0 if kind == "nothing" else weights[k, y, x])
+            kinds.add(kind)
+    assert len(kinds) == 4
+    # The body is where it was, and of the old head nothing is left where the wall is known.
+    np.testing.assert_array_equal(found[0, 25:], image[25:])
+    gone = (people == 255) & (masks[0] == 0) & places["box"] & backdrop.known
+    assert gone.sum() > 20 and (found[0][gone] < 100).all()
+    np.testing.assert_array_equal(found[-1], image)
+    np.testing.assert_array_equal(weighed[-1], weights[-1])
 
 
 def clip(rng):
     """Frames 32 pixels wide of a bright head before a wall, and their landmarks."""
     image, _, _, backdrop = scene(rng)
+    backdrop = backdrop.part(slice(3))
     points = np.full((68, 2), [15 / SIZE, 14 / SIZE])
     points[0:17:16] = [[10 / SIZE, 14 / SIZE], [20 / SIZE, 20 / SIZE]]
     return np.stack([image] * 3), np.stack([points] * 3).astype("float32"), backdrop
@@ -168,18 +202,78 @@ def test_batches_move_heads_before_the_background(cache, rng):
                     np.testing.assert_array_equal(image[8:16, -3:], backdrop.plate[8:16, -3:])
                     np.testing.assert_array_equal(image[-2:, 14:18], images[0, -2:, 14:18])
     assert min(counts) > 3
+    # A shard has its part of the batch, and of the masks.
+    whole, part = (
+        LandmarkBatches(
+            landmarks[[0, 1, 2, 0]], context_indices(4, 1), images[[0, 1, 2, 0]], 4, 1,
+            region_landmarks=landmarks[[0, 1, 2, 0]], jitter=0.2, cache=cache, shard=shard,
+            backdrop=backdrop._replace(people=backdrop.people[[0, 1, 2, 0]]),
+        )[0]
+        for shard in (None, (1, 2))
+    )  # fmt: skip
+    for x, y in zip(whole, part, strict=True):
+        np.testing.assert_allclose(to_numpy(x)[2:], to_numpy(y), atol=1e-6)
+
+
+@pytest.mark.once
+def test_masks_are_trusted_as_far_as_faces_are_in_them():
+    people = np.zeros((4, 16, 16), "uint8")
+    people[:3, 4:12, 4:12] = 255
+    people[0, 7, 7] = 0
+    landmarks = np.full((4, 68, 2), 0.5)
+    landmarks[:, 18] = 0.4
+    landmarks[1, :17] = 0.9  # The jaw may be beside the mask.
+    landmarks[2, 17:60] = 0.1
+    trusted, found = trust_faces(people, landmarks)
+    np.testing.assert_array_equal(found, [True, True, False, False])
+    wanted = people.copy()
+    wanted[0, 6:9, 6:9] = 255
+    wanted[1, 6:15, 6:15] = 255
+    wanted[2:] = 128
+    np.testing.assert_array_equal(trusted, wanted)
+    assert people[0, 7, 7] == 0
+
+
+@pytest.mark.once
+def test_training_goes_on_with_the_masks_that_it_began_with(monkeypatch, tmp_path, portrait):
+    from keras_vpgc.training import recipes
+
+    def by_columns(frames, seen):
+        people = np.zeros((len(frames), 32, 32), "uint8")
+        people[:, :, 6:-6] = 255
+        return people
+
+    given = []
+
+    class Stopped(DriverImageBatches):
+        def __init__(self, *args, backdrop, **kwargs):
+            given.append((backdrop, (tmp_path / "run" / "people.npz").exists()))
+            if len(given) == 1:
+                raise KeyboardInterrupt
+            super().__init__(*args, backdrop=backdrop, **kwargs)
+
+    monkeypatch.setattr(recipes, "find_people", by_columns)
+    module = sys.modules["keras_vpgc.training.fit_driver"]
+    monkeypatch.setattr(module, "DriverImageBatches", Stopped)
+    recipe = {
+        "steps": 1, "driver_steps": 1, "driver_image_steps": 0, "joint_steps": 1,
+        "joint_jitter": 0.1, "previews": False, "tensorboard": False,
+    }  # fmt: skip
+    arguments = portrait, tmp_path / "run", "vpgc_tiny"
+    with pytest.raises(KeyboardInterrupt):
+        recipes.train_puppet(*arguments, recipe=recipe, verbose=0)
+    monkeypatch.delattr(recipes, "find_people")
+    recipes.train_puppet(*arguments, recipe=recipe, verbose=0)
+    assert [kept for _, kept in given] == [True, True]
+    for backdrop, _ in given:
+        assert backdrop.known[:, :8].any() and not backdrop.known[:, 30:34].any()
+    np.testing.assert_array_equal(given[0][0].people, given[1][0].people)
+    assert not (tmp_path / "run" / "people.npz").exists()
 
 
 @pytest.mark.once
 def test_a_clip_in_which_no_person_is_found_is_told(monkeypatch, tmp_path, portrait):
     from keras_vpgc.training import recipes
-
-    people = np.zeros((4, 16, 16), "uint8")
-    people[:3, 4:12, 4:12] = 255
-    landmarks = np.full((4, 68, 2), 0.5)
-    landmarks[:, :17] = 0.9  # The jaw may be beside the mask.
-    landmarks[2, 17:60] = 0.1
-    np.testing.assert_array_equal(faces_found(people, landmarks), [True, True, False, False])
 
     def nobody(frames, seen):
         return np.zeros((len(frames), 32, 32), "uint8")
