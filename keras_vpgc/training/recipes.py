@@ -478,7 +478,7 @@ def _train(
     data = _Data(portrait, config, devices)
     moves_heads = config.recipe.joint_jitter and (direct or config.recipe.joint_steps)
     if moves_heads and stage_1 is None and teacher is None:
-        data.find_backdrop(run, begun, verbose)
+        data.prepare_backdrop(run, begun, verbose)
     if _writes() and not begun:
         for text in training_warnings(portrait, config.recipe.rare_frames):
             warnings.warn(text, stacklevel=3)
@@ -613,7 +613,7 @@ class _Data:
             self.sampling = rare_frame_weights(portrait.landmarks[self.train], recipe.rare_frames)
         self.people = self.backdrop = None
 
-    def find_backdrop(self, run, begun, verbose):
+    def prepare_backdrop(self, run, begun, verbose):
         """Find what heads are moved before; a run that was begun goes on with the same masks."""
         people = None
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
