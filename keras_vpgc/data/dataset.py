@@ -330,9 +330,7 @@ class _Regions:
         # A head that the picture cuts off goes on beyond it.
         beyond = _within(head, *(math.clip(v, 0.0, self.size - 1.0) for v in (x, y)))
         near = beyond | _within(neck, x, y)
-        x, y = self._places(None, math)
-        above = (y + 0.5 < jaw[:, 1, None, None]) & (x >= 0)  # all columns
-        return HeadPlaces(core, near, _within(head, x, y), above | _within(neck, x, y))
+        return HeadPlaces(core, near, _within(head, *self._places(None, math)))
 
     def _places(self, moves, math):
         """Where the pixels come from: columns and rows."""

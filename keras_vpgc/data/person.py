@@ -196,22 +196,21 @@ class HeadPlaces(NamedTuple):
         head: The moved head, without what is beside the jaw.
         near: What else moved with it: beside the jaw, the neck, and what the picture cuts off.
         old: The old head, with what is beside the jaw.
-        unsure: Where a person outside of it may be hair or neck, and no body.
     """
 
     head: Any
     near: Any
     old: Any
-    unsure: Any
 
 
 def before_backdrop(moved, images, weights, places, moves, backdrop, math=np):
     """Moved heads before all else, which does not move with them.
 
-    Such a picture has the person at the moved head's place; elsewhere background and body of the
-    image as it was; and the plate of the backdrop where the old head was. What is not known of it
-    weighs nothing: the neck, which joins head and body, hair that hangs out of the head's box, what
-    the head always covers, and edges of which the segmenter is not sure.
+    Such a picture has the person at the moved head's place; elsewhere the background of the image
+    as it was; and the plate of the backdrop where the old head was. What is not known of it weighs
+    nothing: the body, of whose place a face does not tell, and the neck, which joins it to the
+    head; hair that hangs out of the head's box, what the head always covers, and edges of which the
+    segmenter is not sure.
 
     Args:
         moved: uint8 `(b, s, s, 3)`, whole images moved.
@@ -225,7 +224,7 @@ def before_backdrop(moved, images, weights, places, moves, backdrop, math=np):
     Returns:
         Images and weights.
     """
-    head, near, old, unsure = places
+    head, near, old = places
     still = math.reshape(math.logical_not(moves.moved()), (-1, 1, 1))
     size, side = images.shape[1], backdrop.people.shape[1]
     row = mask_places(size, side)
@@ -236,8 +235,7 @@ def before_backdrop(moved, images, weights, places, moves, backdrop, math=np):
     there = math.reshape(math.take_along_axis(masks, pixels, axis=1), (-1, size, size))
     free = math.logical_not(still | ((head | near) & (there >= NOBODY)))
     plate = free & old & backdrop.known
-    body = (here > SOMEBODY) & math.logical_not(old | unsure)
-    same = free & math.logical_not(plate) & ((here < NOBODY) | body)
+    same = free & math.logical_not(plate) & (here < NOBODY)
     shown = math.where(same[..., None], images, moved)
     shown = math.where(plate[..., None], backdrop.plate, shown)
     counts = still | (head & (there > SOMEBODY)) | plate | same

@@ -70,7 +70,7 @@ PRESETS: dict[str, dict] = {
             "codes_per_cell": 256,
             **_TUNED,
         },
-        "recipe": {**_ON_IMAGES, "steps": 8_000, "driver_steps": 500, "joint_steps": 4_000},
+        "recipe": {**_ON_IMAGES, "steps": 12_000, "driver_steps": 500, "joint_steps": 4_000},
     },
     "vpgc_512_lite": {
         "description": "512x512 in real time on two CPU cores.",

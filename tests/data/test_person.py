@@ -97,7 +97,7 @@ def scene(rng):
     places = {}
     for name, (top, bottom, left, right) in {
         "box": (0, 20, 7, 23), "sides": (16, 20, 7, 23), "jaw": (16, 20, 9, 21),
-        "neck": (20, 23, 9, 21), "above": (0, 16, 0, SIZE),
+        "neck": (20, 23, 9, 21),
     }.items():  # fmt: skip
         places[name] = np.zeros((SIZE, SIZE), bool)
         places[name][top:bottom, left:right] = True
@@ -125,12 +125,11 @@ def test_moved_heads_stand_before_the_rest(math, rng):
     beyond = np.stack([moved_by_hand(places["box"], m) for m in BY_HAND])
     head = box & (~sides | jaw)
     old = np.stack([places["box"]] * count)
-    unsure = np.stack([places["neck"] | places["above"]] * count)
     images = np.stack([moved_by_hand(image, m) for m in BY_HAND])
     masks = np.stack([moved_by_hand(people, m) for m in BY_HAND])
     weights = rng.uniform(1, 2, size=(count, SIZE, SIZE)).astype("float32")
     given = images, np.stack([image] * count), weights
-    where = HeadPlaces(head, beyond | neck, old, unsure)
+    where = HeadPlaces(head, beyond | neck, old)
     if math is ops:
         given = [ops.convert_to_tensor(x) for x in given]
         where = HeadPlaces(*map(ops.convert_to_tensor, where))
@@ -148,8 +147,6 @@ def test_moved_heads_stand_before_the_rest(math, rng):
                 kind = "plate"
             elif here == 0:
                 kind = "same"
-            elif here == 255 and not old[k, y, x] and not unsure[k, y, x]:
-                kind = "same"
             else:
                 kind = "nothing"
             shown = {"plate": backdrop.plate, "same": image}.get(kind, images[k])
@@ -157,8 +154,7 @@ def test_moved_heads_stand_before_the_rest(math, rng):
             assert weighed[k, y, x] == (0 if kind == "nothing" else weights[k, y, x])
             kinds.add(kind)
     assert len(kinds) == 4
-    # The body is where it was, and of the old head nothing is left where the wall is known.
-    np.testing.assert_array_equal(found[0, 25:], image[25:])
+    # Of the old head nothing is left where the wall is known.
     gone = (people == 255) & (masks[0] == 0) & places["box"] & backdrop.known
     assert gone.sum() > 20 and (found[0][gone] < 100).all()
     np.testing.assert_array_equal(found[-1], image)
@@ -197,10 +193,9 @@ def test_batches_move_heads_before_the_background(cache, rng):
                 assert np.array_equal(image, images[0]) == kept
                 assert (weight > 0).all() == kept
                 if not kept:
-                    # Far from the head: wall and body as they are, and they count.
-                    assert weight[8:16, -3:].all() and weight[-2:, 14:18].all()
+                    # Far from the head the wall is as it is, and counts; the body does not.
+                    assert weight[8:16, -3:].all() and not weight[-2:, 14:18].any()
                     np.testing.assert_array_equal(image[8:16, -3:], backdrop.plate[8:16, -3:])
-                    np.testing.assert_array_equal(image[-2:, 14:18], images[0, -2:, 14:18])
     assert min(counts) > 3
     # A shard has its part of the batch, and of the masks.
     whole, part = (
