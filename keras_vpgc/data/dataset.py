@@ -702,8 +702,8 @@ class DriverImageBatches(DriverBatches):
         indices: Int `(m,)`, the frame numbers of the training examples.
         region_weights: See `weigh_regions`.
         jitter: Half of the examples, drawn at random, are moved as by `FrameBatches`, landmarks
-            and image alike; of the image the head alone, as background and body do not move with
-            it, see `keras_vpgc.data.person.before_backdrop`. What is not known of such a picture
+            and image alike; of the image the head alone, as background and body do not move as it
+            does, see `keras_vpgc.data.person.before_backdrop`. What is not known of such a picture
             weighs 0. 0 for none.
         backdrop: With jitter, a `keras_vpgc.data.person.Backdrop` of the training frames. Without
             one the whole image is moved, and nothing but the head's box weighs anything.
