@@ -156,6 +156,8 @@ def _twin_of(layer, fused):
         return Attention(layer, fused)
     if kind == "Downsample":
         return Conv(layer.conv)
+    if kind == "AveragePooling2D":
+        return nn.AvgPool2d(layer.pool_size)
     if kind == "GroupNormalization":
         norm = GroupNorm(layer)
         return nn.Sequential(norm, nn.SiLU()) if layer.activation else norm
@@ -171,12 +173,14 @@ class Stack(nn.Module):
     def __init__(self, model, fused=True, last=Conv):
         super().__init__()
         self.shortcut = None
-        found = []
+        found, straight = [], []
         for layer in model.layers:
             if type(layer).__name__ in ("InputLayer", "Add"):
                 continue
             if layer.name == f"{model.name}_shortcut":
-                self.shortcut = Conv(layer)
+                self.shortcut = nn.Sequential(*straight, Conv(layer))
+            elif layer.name == f"{model.name}_pooled":
+                straight.append(_twin_of(layer, fused))
             elif layer.name == f"{model.name}_last":
                 self.last = last(layer)
             else:

@@ -66,7 +66,7 @@ def codebook_variants(preset: str, network: dict | None = None) -> dict[str, dic
     """
     parameters = inspect.signature(PortraitAutoencoder.__init__).parameters
     chosen = {key: x.default for key, x in parameters.items()} | resolve(preset, network).network
-    cells = grid_of(chosen["image_size"], chosen["multipliers"]) ** 2
+    cells = grid_of(chosen["image_size"], chosen["multipliers"], chosen["stride"]) ** 2
     window, per_cell = chosen["window_size"], chosen["codes_per_cell"]
     equal = max(1, cells * per_cell * chosen["code_dim"] // chosen["latent_dim"])
     vanilla = {"codebook": "vanilla", "num_codes": equal, "vq_scale": 1.0}

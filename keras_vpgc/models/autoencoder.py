@@ -13,6 +13,10 @@ BLOCKS = ("residual", "separable")
 # Largest feature maps that separable blocks normalise: on larger ones that takes longer than
 # their convolutions.
 NORMALIZED_SIZE = 32
+# Pixels along a cell that the encoder's shortcut sees at most. A step of Adam moves every weight by
+# the same amount, whatever its input: a kernel of 64x64 pixels swings its output by several times
+# the features' spread at each step, and the codes never catch up (`docs/results.md`).
+SHORTCUT_CELL = 8
 # What tells only the training how the codes move: a puppet has no such arguments.
 TRAINING_ARGUMENTS = (
     "codebook_weight",
@@ -84,7 +88,8 @@ def build_encoder(
     """The convolutional encoder, image `(b, s, s, channels)` -> features `(b, h, h, latent_dim)`.
 
     `stride`: the first convolution's (its kernel grows with it). `shortcut`: add one convolution
-    from the image straight to the features, over a cell and half a cell around it.
+    from the image straight to the features, over a cell and half a cell around it; of an image
+    that has more than `SHORTCUT_CELL` pixels along a cell, from its means.
 
     A functional model; every layer's name begins with `name`, so that variable paths tell the
     parts of a larger model apart.
@@ -109,9 +114,14 @@ def build_encoder(
     x = keras.layers.Conv2D(latent_dim, 3, padding="same", name=f"{name}_last", **options)(x)
     if shortcut:
         cell = image_size // grid_of(image_size, multipliers, stride)
+        straight = inputs
+        factor = next(f for f in range(1, cell + 1) if cell % f == 0 and cell // f <= SHORTCUT_CELL)
+        if factor > 1:
+            pooled = keras.layers.AveragePooling2D(factor, name=f"{name}_pooled", **options)
+            straight, cell = pooled(straight), cell // factor
         straight = keras.layers.Conv2D(
             latent_dim, 2 * cell, cell, padding="same", name=f"{name}_shortcut", **options
-        )(inputs)
+        )(straight)
         x = keras.layers.Add(name=f"{name}_sum", **options)([x, straight])
     return keras.Model(inputs, x, name=name)
 
@@ -279,9 +289,10 @@ class PortraitAutoencoder(PresetModel):
         latent_dim: `d`, depth of the features Z.
         norm_groups: Groups of the group normalisation.
         attention_sizes: Feature-map sizes at which the residual blocks are followed by attention.
-        shortcuts: Give detail a short way: one convolution from the image to the features, and
-            `Upsample`'s shortcut. Without them the first thousand steps go into it (measured in
-            `docs/results.md`); the paper has none.
+        shortcuts: Give detail a short way: one convolution from the image (where it has more than 8
+            pixels along a cell, from means of them) to the features, and `Upsample`'s shortcut.
+            Without them the first thousand steps go into it (measured in `docs/results.md`); the
+            paper has none.
         codebook: `"grid"`; `"vanilla"`, one list of codes as long as a feature vector; `"split"`,
             one list of short codes that all cells share; or `"none"`: the features go straight to
             the decoder.

@@ -127,6 +127,8 @@ def test_variants_differ_in_one_thing_and_begin_alike():
     # The paper's numbers, and as many codes as the window holds.
     assert found["vanilla"]["num_codes"] == found["fair vanilla"]["num_codes"] == 1024
     assert found["split"]["num_codes"] == 4096
+    # 16x16 cells, though its first convolution makes the map a fourth: 256 of 128 numbers.
+    assert codebook_variants("vpgc_512_lite")["vanilla"]["num_codes"] == 256
     assert list(found)[4:] == ["soft grid r=1", "soft grid r=4", "none"]
     assert "soft grid r=2" in codebook_variants("vpgc_tiny", {"window_size": 2})
     weights, sizes = [], {}

@@ -307,6 +307,23 @@ def test_shortcut_carries_the_image_to_the_features(rng):
     np.testing.assert_allclose(found[0, 5, 7], wanted, atol=1e-5)
 
 
+def test_shortcut_sees_the_means_of_large_cells(rng):
+    """A kernel over every pixel of a large cell would move the features too far at each step."""
+    settings = {"image_size": 192, "multipliers": (1, 2), "stride": 6, "shortcuts": True}
+    model = PortraitAutoencoder.from_preset("vpgc_tiny", **settings)
+    deep = model.encoder.get_layer("encoder_last")
+    deep.set_weights([np.zeros_like(w) for w in deep.get_weights()])
+    straight = model.encoder.get_layer("encoder_shortcut")
+    # Cells of twelve pixels: six means, and three more on each side.
+    assert straight.kernel.shape == (12, 12, 3, 32)
+    x = rng.uniform(-1, 1, (1, 192, 192, 3)).astype("float32")
+    found = to_numpy(model.encoder(x))
+    patch = x[0, 12 * 5 - 6 : 12 * 6 + 6, 12 * 7 - 6 : 12 * 8 + 6]
+    means = patch.reshape(12, 2, 12, 2, 3).mean((1, 3))
+    wanted = np.einsum("ijc,ijcd->d", means, to_numpy(straight.kernel)) + to_numpy(straight.bias)
+    np.testing.assert_allclose(found[0, 5, 7], wanted, atol=1e-5)
+
+
 def test_driver_may_begin_at_half_the_resolution(rng):
     settings = {"driver_stride": 2, "driver_multipliers": (2, 2)}
     driver = PortraitDriver.from_preset("vpgc_tiny", **settings)
