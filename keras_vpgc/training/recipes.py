@@ -249,7 +249,7 @@ def train_driver(
     """Train stage 2 alone, on one device, behind the stage 1 of another run.
 
     So several drivers can be trained behind one codebook. The other run stays as it is: its
-    `autoencoder.keras` is copied.
+    `autoencoder.keras` is copied, and `run.json` tells whose it was (`stage_1`: `run`, `sha256`).
 
     Args:
         portrait, run, preset, network, recipe, seed, perceptual, verbose: See `train_puppet`.
@@ -485,7 +485,7 @@ def _train(
     # Of several processes the first writes, once all have looked.
     backend.wait()
     if _writes() and not begun:
-        _begin_run(run, config, portrait, identity, devices)
+        _begin_run(run, config, portrait, identity, devices, stage_1_of)
     if _writes():
         data.keep_people(run)
     if _writes() and not (run / SETTINGS).exists():
@@ -732,8 +732,12 @@ def _check_run(run, config, portrait, identity) -> bool:
     return True
 
 
-def _begin_run(run, config, portrait, identity, devices):
+def _begin_run(run, config, portrait, identity, devices, stage_1_of=None):
     partial = run / PARTIAL_RUN
+    origin = {}
+    if stage_1_of is not None:
+        file = stage_1_of / "autoencoder.keras"
+        origin = {"stage_1": {"run": str(stage_1_of.resolve()), "sha256": sha256(file)}}
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
         try:
@@ -749,6 +753,7 @@ def _begin_run(run, config, portrait, identity, devices):
                         "portrait": str(portrait.path.resolve()),
                         "portrait_identity": identity,
                         "config": config.model_dump(mode="json"),
+                        **origin,
                     },
                     indent=1,
                 )

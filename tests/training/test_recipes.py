@@ -1,5 +1,6 @@
 import csv
 import errno
+import hashlib
 import json
 import shutil
 import warnings
@@ -208,7 +209,10 @@ def test_drivers_behind_the_stage_1_of_another_run(portrait, tmp_path):
     train_driver(portrait, run, "vpgc_tiny", network=network, stages=stages, **behind)
     assert [x[:2] for x in seen] == [("driver", 2), ("driver_on_images", 2)]
     assert puppet_is_trained(portrait, run, "vpgc_tiny", network=network, recipe=recipe, seed=3)
-    assert (run / "autoencoder.keras").read_bytes() == (other / "autoencoder.keras").read_bytes()
+    taken = (other / "autoencoder.keras").read_bytes()
+    assert (run / "autoencoder.keras").read_bytes() == taken
+    origin = {"run": str(other.resolve()), "sha256": hashlib.sha256(taken).hexdigest()}
+    assert read_run(run)["stage_1"] == origin and "stage_1" not in read_run(other)
     for name in ("driver", "driver_on_images"):
         assert len((run / "logs" / f"{name}.csv").read_text().splitlines()) == 3
     # The driver that is seen as the second stage begins, by the puppet's way: its first stage
