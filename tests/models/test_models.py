@@ -48,7 +48,7 @@ def puppet(**settings):
 SIZES = {
     "paper_512": 58.2,
     "vpgc_512": 58.2,
-    "vpgc_512_lite": 5.7,
+    "vpgc_512_lite": 4.2,
     "vpgc_256": 18.6,
     "vpgc_128": 3.0,
     "vpgc_tiny": 0.26,
