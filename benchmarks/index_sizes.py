@@ -37,7 +37,6 @@ SMALL = {"image_size": 128, "multipliers": [4, 4]}
 TINY = {**SMALL, "image_size": 64, "multipliers": [1, 2], "stride": 2, "base_channels": 8}
 PLAIN = {"perceptual": None, "adversarial": None, "feature_matching_weight": 0.0}
 SCORES = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
-CODE_DIM = 4
 
 
 def variants_of(base):
@@ -56,20 +55,21 @@ def variants_of(base):
 
 
 def index_of(network):
-    """Cells a side, codes a cell, window and depth of a network."""
+    """Cells a side, codes a cell, window, depth of the features and of the codes of a network."""
     cells = grid_of(network["image_size"], network["multipliers"], network["stride"])
-    return cells, *(network[key] for key in ("codes_per_cell", "window_size", "latent_dim"))
+    given = (network[key] for key in ("codes_per_cell", "window_size", "latent_dim"))
+    return cells, *given, network.get("code_dim", 4)
 
 
-def work_of(cells, codes, window, depth):
+def work_of(cells, codes, window, depth, code_dim):
     """Exponentials of a frame, and parameters of the codes."""
-    return cells**2 * (depth // CODE_DIM) * window**2 * codes, cells**2 * codes * CODE_DIM
+    return cells**2 * (depth // code_dim) * window**2 * codes, cells**2 * codes * code_dim
 
 
-def milliseconds(cells, codes, window, depth, repeats):
+def milliseconds(cells, codes, window, depth, code_dim, repeats):
     """The fastest call of codebook and index alone."""
     features = keras.Input(batch_shape=(1, cells, cells, depth))
-    book = GridCodebook((cells, cells), codes, CODE_DIM)
+    book = GridCodebook((cells, cells), codes, code_dim)
     model = keras.Model(features, SoftIndex(window, temperature=0.09)([features, book(features)]))
     call = backend.compiled(model)
     given = np.random.default_rng(0).normal(size=features.shape).astype("float32") * 0.3
@@ -83,25 +83,24 @@ def milliseconds(cells, codes, window, depth, repeats):
 
 
 def mean_of(rows, score):
-    """Mean over the seeds and its spread at the last iteration, as text and as numbers."""
+    """Mean over the seeds at the last iteration and, of several, its standard deviation."""
     last = max(row["step"] for row in rows)
     values = [r[score] for r in rows if r["step"] == last and r[score] is not None]
     if not values:
         return None
-    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
+    return [float(np.mean(values)), *([float(np.std(values, ddof=1))] if len(values) > 1 else [])]
 
 
 def table_of(found):
     """The Markdown table."""
-    lines = ["| | cells, K_c, r, d | exponentials, M | codes, M | ms | PSNR | SSIM | LPIPS |"]
+    lines = ["| | cells, K_c, r, d, d_c | exponentials, M | codes, M | ms | PSNR | SSIM | LPIPS |"]
     lines.append("|---" * 8 + "|")
     for name, row in found.items():
         cells = [name, ", ".join(str(n) for n in row["index"])]
         cells += [f"{row['exponentials'] / 1e6:.2f}", f"{row['parameters'] / 1e6:.2f}"]
         cells.append(f"{row['ms']:.2f}")
         for score, form in SCORES.items():
-            value = row[score]
-            cells.append("" if value is None else f"{value[0]:{form}} ± {value[1]:{form}}")
+            cells.append(" ± ".join(format(x, form) for x in row[score] or []))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -123,7 +122,7 @@ def main(words=None):
         network = {**(TINY if options.tiny else SMALL), **network}
         recipe = {**PLAIN, **recipe}
     recipe = {"steps": 4 if options.tiny else STEPS, **recipe}
-    base = {"stride": 1, "window_size": 4, **resolve(PRESET, network).network}
+    base = resolve(PRESET, network).network
     variants = variants_of(base)
     for name in options.only or []:
         if name not in variants:

@@ -37,8 +37,11 @@ COLUMNS = ("row", "threads", "least ms", "median ms", "CPU ms", "frames/s", "off
 CALIBRATION = 24
 
 
-def write(puppet, path):
-    """Export a preset's untrained puppet or a trained one; returns the Keras model."""
+def write(puppet, path, **network):
+    """Export a preset's untrained puppet (`network`: what differs), or a trained one.
+
+    Returns the Keras model.
+    """
     import keras
 
     from keras_vpgc.export import formats, graph
@@ -47,7 +50,7 @@ def write(puppet, path):
 
     if puppet in presets.names():
         keras.utils.set_random_seed(0)
-        model = PortraitReenactor.from_preset(puppet)
+        model = PortraitReenactor.from_preset(puppet, **network)
     else:
         model = Puppet.load(puppet, precision="float32").model
     formats.write("onnx", graph.export_model(model), path, "{}")

@@ -126,20 +126,15 @@ def milliseconds(name, sizes, network):
 
     Of an untrained network: weights do not change how long it takes.
     """
-    import keras
-
-    from benchmarks.lite import landmark_windows, measure, onnx_runtime
-    from keras_vpgc.export import formats, graph
-    from keras_vpgc.models import PortraitReenactor
+    from benchmarks import lite
 
     preset, own = sizes[name]
-    keras.utils.set_random_seed(0)
-    model = PortraitReenactor.from_preset(preset, **{**own, **network})
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/puppet.onnx"
-        formats.write("onnx", graph.export_model(model), file, "{}")
-        call = onnx_runtime(file, "ort-all", 2)
-        return float(measure(call, landmark_windows(model.input_shape[1:3], None, 24), 30)[0])
+        model = lite.write(preset, file, **{**own, **network})
+        call = lite.onnx_runtime(file, "ort-all", 2)
+        windows = lite.landmark_windows(model.input_shape[1:3], None, 24)
+        return float(lite.measure(call, windows, 30)[0])
 
 
 def keep(found, file):
