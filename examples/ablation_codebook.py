@@ -9,12 +9,16 @@ without a grid; the grid read hard, softly within a cell, and softly within its 
 package has it; and no codebook at all. With one seed all start from the same weights and see the
 same batches. Validation frames are scored at ten points on the way: `ablation.csv`, `ablation.md`,
 plots against iterations and seconds, and `faces.png`, the paper's Fig. 4. The same command again
-goes on where it was stopped.
+goes on where it was stopped. `--set KEY=VALUE` changes network or recipe of all: without the
+adversarial phase it is
+
+    --set adversarial=null --set feature_matching_weight=0
 """
 
-import sys
+import argparse
 
 from keras_vpgc import VPGCError
+from keras_vpgc.cli.train import split_settings
 from keras_vpgc.demo import demo_portrait
 from keras_vpgc.evaluation.ablation import run_ablation
 from keras_vpgc.evaluation.scorer import Features
@@ -31,7 +35,8 @@ QUICK = {
 
 def main(portrait=None, folder="ablation", preset="vpgc_128", **settings):
     if portrait is None:
-        settings = {**QUICK, **settings}
+        recipe = {**QUICK["recipe"], **settings.get("recipe", {})}
+        settings = {**QUICK, **settings, "recipe": recipe}
         portrait, preset = demo_portrait("data/demo"), settings.pop("preset")
     if "lpips" not in settings:
         try:
@@ -44,5 +49,32 @@ def main(portrait=None, folder="ablation", preset="vpgc_128", **settings):
     return result
 
 
+def arguments(words=None) -> dict:
+    """The command line as arguments of `main`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "portrait", nargs="?", help="a portrait folder, by vpgc prepare; default: a demonstration"
+    )
+    parser.add_argument("folder", nargs="?", default="ablation", help="gets all of it")
+    parser.add_argument("preset", nargs="?", default="vpgc_128")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
+    parser.add_argument("--points", type=int, help="how often it is scored; default: 10")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--part", choices=["validation", "test"], help="default: validation")
+    parser.add_argument("--no-lpips", action="store_true")
+    given = parser.parse_args(words)
+    recipe, network = split_settings(given.set)
+    found = {
+        "variants": given.variants, "seeds": given.seeds, "points": given.points,
+        "part": given.part, "recipe": recipe or None, "network": network or None,
+    }  # fmt: skip
+    # What is not given is left to `main`, which has other defaults without a portrait.
+    found = {key: value for key, value in found.items() if value is not None}
+    if given.no_lpips:
+        found["lpips"] = None
+    return {"portrait": given.portrait, "folder": given.folder, "preset": given.preset, **found}
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(**arguments())

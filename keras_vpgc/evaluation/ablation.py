@@ -150,7 +150,7 @@ def run_ablation(
     if not isinstance(portrait, Portrait):
         portrait = Portrait(portrait)
     features = None if lpips is None else Features(lpips)
-    truth = _Truth(portrait, resolve(preset, network).network["image_size"], part)
+    truth = HeldOutFrames(portrait, resolve(preset, network).network["image_size"], part)
     if features is not None:
         features(_filled(truth.frames[:BATCH]))  # Too small for it? That shows here.
     rows: list[dict] = []
@@ -186,7 +186,7 @@ def run_ablation(
 POINTS = "points"
 
 
-class _Truth:
+class HeldOutFrames:
     """The held-out frames that are scored, and the one that is shown: its mouth opens widest."""
 
     def __init__(self, portrait, size, part):

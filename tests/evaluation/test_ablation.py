@@ -74,6 +74,18 @@ def test_files_hold_what_the_runs_saw(folder, portrait):
     assert "After 4 iterations" in text and f"| {float(rows[3]['psnr']):.2f} |" in text
 
 
+def test_command_line():
+    words = ["data/me", "out", "vpgc_256", "--variants", "hard grid", "none", "--seeds", "4"]
+    words += ["--set", "steps=7", "--set", "window_size=3", "--part", "test", "--no-lpips"]
+    assert ablation_codebook.arguments(words) == {
+        "portrait": "data/me", "folder": "out", "preset": "vpgc_256", "seeds": [4],
+        "variants": ["hard grid", "none"], "recipe": {"steps": 7}, "network": {"window_size": 3},
+        "part": "test", "lpips": None,
+    }  # fmt: skip
+    # What is not given is what `main` and `run_ablation` have.
+    assert set(ablation_codebook.arguments([])) == {"portrait", "folder", "preset"}
+
+
 def test_going_on_trains_only_what_is_missing(folder, portrait, monkeypatch, capsys):
     def killed(*args, **kwargs):
         raise KeyboardInterrupt

@@ -1,0 +1,47 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks import adversary  # noqa: E402
+from keras_vpgc import VPGCError  # noqa: E402
+from keras_vpgc.config import resolve  # noqa: E402
+
+pytestmark = pytest.mark.once
+
+
+def test_variants_differ_in_the_adversarial_settings_alone():
+    recipe = resolve("vpgc_512").recipe
+    changed = {key for x in adversary.variants_of(recipe).values() for key in x}
+    adversarial = {"discriminator_rate", "adaptive", "feature_matching_weight"}
+    assert changed == adversarial | {k for k in changed if "adversarial" in k}
+
+
+def test_variants_part_when_the_discriminator_joins(portrait, tmp_path, capsys):
+    words = [str(portrait.path), str(tmp_path), "--tiny", "--lpips", "none"]
+    adversary.main([*words, "--only", "without", "rate / 4"])
+    rows = json.loads((tmp_path / "adversary.json").read_text())
+    assert list(rows) == ["as it is", "without", "rate / 4"]
+    runs = [tmp_path / x for x in ("as_it_is", "without", "rate_by_4")]
+    points = [json.loads((run / "points.json").read_text()) for run in runs]
+    assert all([row["step"] for row in x] == [2, 4] for x in points)
+    # Half way they are one and the same.
+    assert len({json.dumps(x[0]) for x in points}) == 1
+    assert len({x[1]["psnr"] for x in points}) == 3
+    assert rows["without"]["loss of D, training"] is None is rows["without"]["held out"]
+    losses = [[rows[x][k] for k in adversary.COLUMNS[3:]] for x in ("as it is", "rate / 4")]
+    assert np.min(losses) > 0 and losses[0] != losses[1]
+    assert np.isfinite([row["PSNR"] for row in rows.values()]).all()
+    assert (tmp_path / "adversary.md").read_text().strip() in capsys.readouterr().out
+
+    with pytest.raises(VPGCError, match="no variant 'rate / 3': choose of as it is, "):
+        adversary.main([*words, "--only", "rate / 3"])
+    (tmp_path / "before.npz").unlink()
+    shutil.rmtree(tmp_path / "without")
+    with pytest.raises(VPGCError, match="before.npz is missing"):
+        adversary.main([*words, "--only", "without"])
