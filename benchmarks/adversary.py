@@ -61,9 +61,10 @@ def variants_of(recipe):
         "least squares": {"adversarial": "lsgan"},
         "least squares, rate / 4": {"adversarial": "lsgan", "discriminator_rate": rate / 4},
         "weight fixed": {"adaptive": False, "adversarial_weight": weight / 10},
-        # A fixed weight of 1 for matching, and next to nothing for the logits.
-        "matching alone": {
-            "adaptive": False, "adversarial_weight": 1e-4, "feature_matching_weight": 1e4,
+        "matching apart": {"adaptive_matching": False, "feature_matching_weight": 1.0},
+        "matching apart, rate / 4": {
+            "adaptive_matching": False, "feature_matching_weight": 1.0,
+            "discriminator_rate": rate / 4,
         },
     }  # fmt: skip
 

@@ -32,6 +32,9 @@ class CodebookTrainer(ImageTrainer):
         adaptive: Use the adaptive lambda?
         feature_matching_weight: Adds that much of `feature_matching_loss` to L_adv; the
             discriminator must have been built with `feature_maps=True` then. pix2pixHD has 10.
+        adaptive_matching: Weigh feature matching by lambda as well, as a part of L_adv? Else by
+            `feature_matching_weight` alone, as a part of L_rec: it stays where a discriminator that
+            tells all frames apart makes the adaptive lambda small.
 
     Raises:
         VPGCError: for an unknown adversarial loss, or feature matching without feature maps.

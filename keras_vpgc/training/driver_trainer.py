@@ -25,7 +25,7 @@ class DriverTrainer(ImageTrainer):
         feature_weight: Weight of Eq. 8's term.
         perceptual, l1_weight, perceptual_weight, adversarial: See `CodebookTrainer`.
         adversarial_weight, adversarial_start, adaptive: See `CodebookTrainer`.
-        feature_matching_weight: See `CodebookTrainer`.
+        feature_matching_weight, adaptive_matching: See `CodebookTrainer`.
         name: Name of the trainer.
 
     Raises:

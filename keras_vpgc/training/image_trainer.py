@@ -23,7 +23,8 @@ class ImageTrainer(keras.Model):
     Args:
         decoder: The model whose last layer makes the image.
         discriminator, perceptual, l1_weight, perceptual_weight, adversarial, adversarial_weight,
-            adversarial_start, adaptive, feature_matching_weight: See `CodebookTrainer`.
+            adversarial_start, adaptive, feature_matching_weight, adaptive_matching: See
+            `CodebookTrainer`.
         name: Name of the trainer.
         **parts: The models that are trained, which become attributes.
 
@@ -43,6 +44,7 @@ class ImageTrainer(keras.Model):
         adversarial_start=0,
         adaptive=True,
         feature_matching_weight=0.0,
+        adaptive_matching=True,
         name="image_trainer",
         **parts,
     ):
@@ -58,6 +60,7 @@ class ImageTrainer(keras.Model):
         self.adversarial_start = int(adversarial_start)
         self.adaptive = bool(adaptive)
         self.feature_matching_weight = float(feature_matching_weight)
+        self.adaptive_matching = bool(adaptive_matching)
         self._maps = discriminator is not None and discriminator.get_config()["feature_maps"]
         if self.feature_matching_weight and not self._maps:
             raise VPGCError(
@@ -180,8 +183,7 @@ class ImageTrainer(keras.Model):
         last_input = ops.stop_gradient(last_input)
 
         rec, parts, (grad,) = backend.value_and_grad(
-            lambda y: self._reconstruction_loss(images, judged(images, y, weights), weights),
-            [fakes],
+            lambda y: self._fixed_loss(images, judged(images, y, weights), weights), [fakes]
         )
         logs = {**parts, **dict(zip(self.more_logs, terms, strict=True)), "loss": sum(terms, rec)}
         if self._adversarial_on:
@@ -236,13 +238,24 @@ class ImageTrainer(keras.Model):
             total = total + self.perceptual_weight * parts["perceptual"]
         return total, parts
 
+    def _fixed_loss(self, images, fakes, weights):
+        """What lambda does not weigh."""
+        total, parts = self._reconstruction_loss(images, fakes, weights)
+        if self._adversarial_on and self.feature_matching_weight and not self.adaptive_matching:
+            parts["matching"] = self._matching(images, self.discriminator(fakes, training=True))
+            total = total + self.feature_matching_weight * parts["matching"]
+        return total, parts
+
     def _adversarial_loss(self, images, fakes):
         maps = self.discriminator(fakes, training=True)
         loss = generator_loss(self._logits(maps), self.adversarial)
-        if not self.feature_matching_weight:
+        if not self.feature_matching_weight or not self.adaptive_matching:
             return loss, {}
-        matching = feature_matching_loss(self.discriminator(images, training=True), maps)
+        matching = self._matching(images, maps)
         return loss + self.feature_matching_weight * matching, {"matching": matching}
+
+    def _matching(self, images, maps):
+        return feature_matching_loss(self.discriminator(images, training=True), maps)
 
     def _logits(self, outputs):
         return [maps[-1] for maps in outputs] if self._maps else outputs

@@ -781,6 +781,7 @@ def _that_matters(config):
         "joint_feature_weight": config["recipe"]["feature_weight"],
         "frame_jitter": 0.0,
         "joint_jitter": 0.0,
+        "adaptive_matching": True,
         **config["recipe"],
     }
     recipe = {k: v for k, v in recipe.items() if k not in FREE_SETTINGS}
@@ -1028,6 +1029,7 @@ def _adversary(stage, config, start, rate):
         "adversarial_start": start,
         "adaptive": recipe.adaptive,
         "feature_matching_weight": recipe.feature_matching_weight,
+        "adaptive_matching": recipe.adaptive_matching,
         # Its schedule begins when it joins.
         "discriminator_optimizer": adam(
             _rate(rate * recipe.discriminator_rate, max(1, stage.steps - start), recipe),

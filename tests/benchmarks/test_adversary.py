@@ -18,7 +18,7 @@ pytestmark = pytest.mark.once
 def test_variants_differ_in_the_adversarial_settings_alone():
     recipe = resolve("vpgc_512").recipe
     changed = {key for x in adversary.variants_of(recipe).values() for key in x}
-    adversarial = {"discriminator_rate", "adaptive", "feature_matching_weight"}
+    adversarial = {"discriminator_rate", "adaptive", "adaptive_matching", "feature_matching_weight"}
     assert changed == adversarial | {k for k in changed if "adversarial" in k}
 
 

@@ -4,7 +4,12 @@ import pytest
 from keras import ops
 
 from keras_vpgc import VPGCError, backend
-from keras_vpgc.losses import PerceptualLoss, discriminator_loss, generator_loss
+from keras_vpgc.losses import (
+    PerceptualLoss,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
 from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder
 from keras_vpgc.training import CodebookTrainer
 from tests.layers.layer_case import to_numpy
@@ -20,7 +25,15 @@ def build(discriminator=True, compile=None, autoencoder=None, eager=EAGER, **set
     keras.utils.set_random_seed(2)
     trainer = CodebookTrainer(
         PortraitAutoencoder.from_preset("vpgc_tiny", **{**SMALL, **(autoencoder or {})}),
-        PatchDiscriminator(SIZE, 2, 2, discriminator_channels=8) if discriminator else None,
+        PatchDiscriminator(
+            SIZE,
+            2,
+            2,
+            discriminator_channels=8,
+            feature_maps=settings.get("feature_matching_weight", 0) > 0,
+        )
+        if discriminator
+        else None,
         **settings,
     )
     trainer.compile(**(compile or {}), run_eagerly=eager)
@@ -50,32 +63,53 @@ def direct(loss, variables):
     return float(to_numpy(value)), [to_numpy(g) for g in pullback((ops.ones_like(value),))]
 
 
-@pytest.mark.parametrize("kind", ["hinge", pytest.param("lsgan", marks=pytest.mark.once)])
-def test_step_is_the_gradient_of_the_papers_loss(images, kind):
+@pytest.mark.parametrize(
+    ("kind", "matching", "apart"),
+    [
+        ("hinge", 0.0, False),
+        pytest.param("lsgan", 0.0, False, marks=pytest.mark.once),
+        pytest.param("hinge", 3.0, False, marks=pytest.mark.once),
+        pytest.param("hinge", 3.0, True, marks=pytest.mark.once),
+    ],
+)
+def test_step_is_the_gradient_of_the_papers_loss(images, kind, matching, apart):
     """One SGD step against two plain backward passes, lambda included."""
     # In graphs oneDNN takes other convolutions than outside, on some processors so different ones
     # that gradients differ by a hundredth; `test_across_backends` compares a step in a graph.
-    trainer = build(compile=sgd(1.0, 1.0, 1.0), adversarial=kind)
+    trainer = build(
+        compile=sgd(1.0, 1.0, 1.0), adversarial=kind,
+        feature_matching_weight=matching, adaptive_matching=not apart,
+    )  # fmt: skip
     model, discriminator = trainer.autoencoder, trainer.discriminator
     x = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
     last = model.decoder.layers[-1].kernel
 
-    def l1():
-        return ops.mean(ops.abs(model(x, training=True) - x))
+    def logits(images):
+        return [maps[-1] if matching else maps for maps in discriminator(images)]
+
+    def matched(fakes):
+        if not matching:
+            return 0.0
+        return matching * feature_matching_loss(discriminator(x), discriminator(fakes))
+
+    def fixed():
+        fakes = model(x, training=True)
+        return ops.mean(ops.abs(fakes - x)) + (matched(fakes) if apart else 0.0)
 
     def adversarial():
-        return generator_loss(discriminator(model(x, training=True)), kind)
+        fakes = model(x, training=True)
+        return generator_loss(logits(fakes), kind) + (0.0 if apart else matched(fakes))
 
-    values_and_grads = [direct(loss, [last]) for loss in (l1, adversarial)]
+    values_and_grads = [direct(loss, [last]) for loss in (fixed, adversarial)]
     norms = [np.linalg.norm(grads[0]) for _, grads in values_and_grads]
     weight = 0.8 * np.clip(norms[0] / (norms[1] + 1e-4), 0, 1e4)
 
     def total():
-        return l1() + sum(model.losses) + weight * adversarial()
+        return fixed() + sum(model.losses) + weight * adversarial()
 
     def judged():
         fakes = ops.stop_gradient(model(x))
-        return discriminator_loss(discriminator(x), discriminator(fakes), kind)
+        return discriminator_loss(logits(x), logits(fakes), kind)
 
     wanted_loss, wanted = direct(total, model.trainable_variables)
     wanted_judged, wanted_discriminator = direct(judged, discriminator.trainable_variables)

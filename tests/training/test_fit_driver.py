@@ -37,7 +37,8 @@ def test_draw_gives_the_heatmap_layers_picture(name, points, rng):
 def test_driver_learns_features_that_follow_the_landmarks(rng):
     """Landmarks that only shift, features that follow the shift: the driver must find it."""
     face = rng.uniform(0.3, 0.7, size=(68, 2))
-    shift = np.linspace(-0.15, 0.15, 24)
+    # None in the middle, where a rounding decides what is right.
+    shift = np.concatenate([np.linspace(-0.15, -0.05, 12), np.linspace(0.05, 0.15, 12)])
     landmarks = np.stack([face + [s, 0] for s in shift]).astype("float32")
     features = np.broadcast_to(np.sign(shift)[:, None, None, None] * 0.5, (24, 16, 16, 32)).astype(
         "float32"
@@ -57,8 +58,8 @@ def test_driver_learns_features_that_follow_the_landmarks(rng):
         steps_per_epoch=30,
         verbose=0,
     )
-    # 10 * L1 (Eq. 8) starts near 2.5; knowing nothing of the landmarks it would stay there.
-    assert history[-1]["val_loss"] < 2.2
+    # 10 * L1 (Eq. 8) starts at 5; knowing nothing of the landmarks it would stay there.
+    assert history[-1]["val_loss"] < 1.5
     assert len(history) == 3
 
 
