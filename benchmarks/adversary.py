@@ -1,7 +1,7 @@
 """Which adversarial settings help: stage 1 once, then on from there with each of them.
 
 KERAS_BACKEND=jax python benchmarks/adversary.py data/me out/adversary              # a GPU
-KERAS_BACKEND=jax python benchmarks/adversary.py data/me out/adversary --only "rate / 4" without
+KERAS_BACKEND=jax python benchmarks/adversary.py data/me out/adversary --only "quarter rate" without
 KERAS_BACKEND=torch python benchmarks/adversary.py data/me out/tiny --tiny    # whether it works
 
 `as it is` is trained first, by the preset's recipe in `--steps` steps. What it was when the
@@ -31,7 +31,13 @@ from keras_vpgc import VPGCError
 from keras_vpgc.cli.train import split_settings
 from keras_vpgc.config import resolve
 from keras_vpgc.data.portrait import Portrait
-from keras_vpgc.evaluation.ablation import HeldOutFrames, ScoredPoints, read_points
+from keras_vpgc.evaluation.ablation import (
+    BATCH,
+    HeldOutFrames,
+    ScoredPoints,
+    check_part,
+    read_points,
+)
 from keras_vpgc.evaluation.scorer import Features
 from keras_vpgc.losses.adversarial import discriminator_loss
 from keras_vpgc.training.image_trainer import to_model_range
@@ -43,7 +49,8 @@ TINY = {"steps": 4, "previews": False, "tensorboard": False}
 CHECKPOINT = Path("checkpoints", "codebook.npz")
 BEFORE = "before.npz"
 COLUMNS = ("PSNR", "SSIM", "LPIPS", "loss of D, training", "held out")
-JUDGED = 16
+# Held-out frames that the discriminator judges, in whole batches: none is compiled for again.
+JUDGED = 2 * BATCH
 
 
 def variants_of(recipe):
@@ -52,17 +59,17 @@ def variants_of(recipe):
     return {
         BASE: {},
         "without": {"adversarial_start": recipe.steps},
-        "rate / 4": {"discriminator_rate": rate / 4},
-        "rate / 16": {"discriminator_rate": rate / 16},
+        "quarter rate": {"discriminator_rate": rate / 4},
+        "sixteenth of the rate": {"discriminator_rate": rate / 16},
         "weight x 4": {"adversarial_weight": weight * 4},
-        "rate / 4, weight x 4": {
+        "quarter rate, weight x 4": {
             "discriminator_rate": rate / 4, "adversarial_weight": weight * 4,
         },
         "least squares": {"adversarial": "lsgan"},
-        "least squares, rate / 4": {"adversarial": "lsgan", "discriminator_rate": rate / 4},
+        "least squares, quarter rate": {"adversarial": "lsgan", "discriminator_rate": rate / 4},
         "weight fixed": {"adaptive": False, "adversarial_weight": weight / 10},
         "matching apart": {"adaptive_matching": False, "feature_matching_weight": 1.0},
-        "matching apart, rate / 4": {
+        "matching apart, quarter rate": {
             "adaptive_matching": False, "feature_matching_weight": 1.0,
             "discriminator_rate": rate / 4,
         },
@@ -86,13 +93,19 @@ class Watched(ScoredPoints):
     def score(self, step):
         row, pictures = super().score(step)
         trainer, losses = self.model, []
-        for frame in self.frames[:: -(-len(self.frames) // JUDGED)]:
-            real = to_model_range(keras.ops.convert_to_tensor(frame[None]))
-            made = keras.ops.convert_to_tensor(trainer.predict_on_batch(frame[None]))
+        picked = np.linspace(0, len(self.frames) - 1, JUDGED).round().astype(int)
+        for batch in (self.frames[picked[:BATCH]], self.frames[picked[BATCH:]]):
+            real = to_model_range(keras.ops.convert_to_tensor(batch))
+            made = keras.ops.convert_to_tensor(trainer.predict_on_batch(batch))
             logits = [trainer._logits(trainer.discriminator(x)) for x in (real, made)]
             loss = discriminator_loss(*logits, trainer.adversarial)
             losses.append(float(keras.ops.convert_to_numpy(loss)))
         return {**row, "discriminator": float(np.mean(losses))}, pictures
+
+
+def folder_of(folder, name):
+    """The run folder of a variant."""
+    return folder / name.replace(" ", "_")
 
 
 def begin(run, base, change, before):
@@ -157,6 +170,8 @@ def main(words=None):
         "steps": options.steps, "adversarial_start": joins * every, "checkpoint_seconds": 0,
     }  # fmt: skip
     config = resolve(options.preset, network, recipe, options.seed)
+    if config.recipe.adversarial is None:
+        raise VPGCError("adversarial=null leaves nothing to compare: leave it out.")
     variants = variants_of(config.recipe)
     for name in options.only or []:
         if name not in variants:
@@ -168,12 +183,12 @@ def main(words=None):
     file, before = options.folder / "adversary.json", options.folder / BEFORE
     found = json.loads(file.read_text()) if file.exists() else {}
     for name in [BASE, *(x for x in options.only or variants if x != BASE)]:
-        run = options.folder / name.replace(" / ", "_by_").replace(", ", "_").replace(" ", "_")
+        run = folder_of(options.folder, name)
         settings = {
             "network": network, "recipe": {**recipe, **variants[name]}, "seed": options.seed,
         }  # fmt: skip
         if name != BASE:
-            begin(run, options.folder / "as_it_is", variants[name], before)
+            begin(run, folder_of(options.folder, BASE), variants[name], before)
         if not codebook_is_trained(portrait, run, options.preset, **settings):
             watched = Watched(
                 before if name == BASE else None, joins,
@@ -184,7 +199,9 @@ def main(words=None):
                 **settings,
             )  # fmt: skip
             gc.collect()  # the next one needs the memory
-        row = read_points(run, every, options.steps)[-1]
+        rows = read_points(run, every, options.steps)
+        check_part(run, rows, options.part)
+        row = rows[-1]
         scores = row["psnr"], row["ssim"], row["lpips"]
         trained = last(run / "logs" / "codebook.csv", "discriminator")
         held = None if trained is None else row["discriminator"]
