@@ -66,8 +66,8 @@ class Recipe(BaseModel):
         rare_frames: How much more often closed eyes, open mouths and rare poses are seen: 0 for
             all frames alike, see `keras_vpgc.data.sampling`.
         adversarial: `"hinge"`, `"lsgan"`, or `None` for none.
-        adversarial_weight, adaptive, feature_matching_weight, adaptive_matching: See
-            `CodebookTrainer`.
+        adversarial_weight, adaptive, feature_matching_weight, adaptive_matching, gradient_penalty:
+            See `CodebookTrainer`.
         adversarial_start: Step at which it begins; `None` for half of the steps.
         precision: Keras dtype policy of the training, or `"auto"`: mixed_bfloat16 where the device
             is quick in it (NVIDIA GPUs since Ampere, TPUs), else float32; a run goes on with what
@@ -120,6 +120,7 @@ class Recipe(BaseModel):
     adaptive: bool
     feature_matching_weight: float = Field(ge=0)
     adaptive_matching: bool = True
+    gradient_penalty: float = Field(default=0.0, ge=0)
     adversarial_start: int | None = Field(ge=0)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     context_mode: Literal["centered", "causal"] = "centered"

@@ -5,7 +5,7 @@
 several devices (`device_count`, `device_names`, `distributed`,
 `process`, `one_process_a_device`, `launched`, `accumulates_on_devices`, `agree`, `wait`,
 `average_gradients`, `mean_over_devices`, `share`), on memory (`out_of_memory`,
-`after_out_of_memory`, `free_memory`) and on where arrays lie (`to_device`, `take`,
+`after_out_of_memory`, `free_memory`), `noise`, and on where arrays lie (`to_device`, `take`,
 `to_host`, `keeps_device_batches`, `jitted`, `on_host`, `half_by_default`); what layers let
 kernels do where there are any (`group_norm`, `draw_lines`, `attend`; `None` where there is none),
 `fuses` and `kept`; and files for other runtimes (`write_export`, `read_export`); each file's
@@ -55,6 +55,7 @@ after_out_of_memory = _module.after_out_of_memory
 to_device = _module.to_device
 take = _module.take
 free_memory = _module.free_memory
+noise = _module.noise
 keeps_device_batches = _module.keeps_device_batches
 jitted = _module.jitted
 on_host = _module.on_host
@@ -91,6 +92,7 @@ __all__ = [
     "launched",
     "mean_over_devices",
     "move_towards",
+    "noise",
     "on_host",
     "one_process_a_device",
     "out_of_memory",

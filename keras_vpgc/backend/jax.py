@@ -89,6 +89,17 @@ def record_steps(model):
     _keep_compiled()
 
 
+def noise(shape, number):
+    """Standard normal noise, float32, within a training step.
+
+    Args:
+        shape: Its shape.
+        number: Integer variable; the same one draws the same noise.
+    """
+    key = jax.random.key(jnp.asarray(number.value, "int32"))
+    return jax.random.normal(key, tuple(shape), "float32")
+
+
 def release_steps(model):
     """Give back the memory of a model's recorded step: there is none."""
 

@@ -62,6 +62,11 @@ def record_steps(model):
     """Let the `fit` of a compiled model run its steps as `train_step` does: Keras compiles them."""
 
 
+def noise(shape, number):
+    """Standard normal noise, float32, within a training step; see the JAX backend."""
+    return tf.random.stateless_normal(shape, [tf.cast(number.value, "int32"), 0])
+
+
 def release_steps(model):
     """Give back the memory of a model's recorded step: there is none."""
 

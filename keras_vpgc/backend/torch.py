@@ -97,6 +97,14 @@ def _accumulates(optimizer):
     return any(x.gradient_accumulation_steps for x in several)
 
 
+def noise(shape, number):
+    """Standard normal noise, float32, within a training step; `number` seeds none here.
+
+    A recorded step draws anew each time by PyTorch's own generator alone.
+    """
+    return torch.randn(tuple(shape), device=_device())
+
+
 def release_steps(model):
     """Give back the memory of a model's recorded step, which keeps what one needs at once."""
     if model.__dict__.pop("_recorded_step", None) is not None:

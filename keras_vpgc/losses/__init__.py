@@ -4,6 +4,7 @@ from keras_vpgc.losses.adversarial import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    gradient_penalty,
 )
 from keras_vpgc.losses.lpips import LPIPSDistance, LPIPSLoss
 from keras_vpgc.losses.perceptual import PerceptualLoss, vgg19_perceptual
@@ -15,5 +16,6 @@ __all__ = [
     "discriminator_loss",
     "feature_matching_loss",
     "generator_loss",
+    "gradient_penalty",
     "vgg19_perceptual",
 ]

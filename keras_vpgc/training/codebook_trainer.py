@@ -35,6 +35,8 @@ class CodebookTrainer(ImageTrainer):
         adaptive_matching: Weigh feature matching by lambda as well, as a part of L_adv? Else by
             `feature_matching_weight` alone, as a part of L_rec: it stays where a discriminator that
             tells all frames apart makes the adaptive lambda small.
+        gradient_penalty: Adds that much of `keras_vpgc.losses.gradient_penalty` to what the
+            discriminator minimises.
 
     Raises:
         VPGCError: for an unknown adversarial loss, or feature matching without feature maps.

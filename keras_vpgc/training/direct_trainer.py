@@ -16,7 +16,7 @@ class DirectTrainer(ImageTrainer):
         model: A `DirectMapping`.
         discriminator, perceptual, l1_weight, perceptual_weight, adversarial: See `CodebookTrainer`.
         adversarial_weight, adversarial_start, adaptive: See `CodebookTrainer`.
-        feature_matching_weight, adaptive_matching: See `CodebookTrainer`.
+        feature_matching_weight, adaptive_matching, gradient_penalty: See `CodebookTrainer`.
         name: Name of the trainer.
 
     Call arguments:

@@ -25,7 +25,7 @@ class DriverTrainer(ImageTrainer):
         feature_weight: Weight of Eq. 8's term.
         perceptual, l1_weight, perceptual_weight, adversarial: See `CodebookTrainer`.
         adversarial_weight, adversarial_start, adaptive: See `CodebookTrainer`.
-        feature_matching_weight, adaptive_matching: See `CodebookTrainer`.
+        feature_matching_weight, adaptive_matching, gradient_penalty: See `CodebookTrainer`.
         name: Name of the trainer.
 
     Raises:
@@ -84,6 +84,11 @@ class DriverTrainer(ImageTrainer):
         )
         self.feature_weight = float(feature_weight)
         self.train_decoder = bool(train_decoder)
+
+    @property
+    def more_parts(self):
+        """What is trained besides driver and decoder."""
+        return []
 
     def call(self, heatmaps, training=None):
         if isinstance(heatmaps, list | tuple):

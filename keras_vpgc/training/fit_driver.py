@@ -302,6 +302,7 @@ def fit_driver_on_images(
             autoencoder's decoder is then another one than that of its own training.
         discriminator: A `PatchDiscriminator` for an adversarial term, with the decoder only.
         adversarial: Dict of `DriverTrainer`'s settings of it, and of `discriminator_optimizer`.
+            Feature matching without the adaptive weight is multiplied by `image_weight`.
         region_weights: See `keras_vpgc.data.dataset.weigh_regions`.
         jitter, backdrop: Move half of the frames, see
             `keras_vpgc.data.dataset.DriverImageBatches`.
@@ -353,12 +354,68 @@ def fit_driver_on_images(
         )
     else:
         validation = None
+    fit = {"validation_data": validation, "validation_batch_size": batch_size}
+
+    def run(trainer, weights):
+        if stage is not None:
+            return stage.fit(trainer, batches, weights=weights, draw=preview, **fit)
+        return _fit(trainer, batches, steps, callbacks, verbose, **fit)
+
+    return fit_through_decoder(
+        DriverTrainer,
+        driver,
+        autoencoder,
+        run,
+        compile={"learning_rate": learning_rate, "average": average, "accumulate": accumulate},
+        train_decoder=train_decoder,
+        feature_weight=feature_weight,
+        image_weight=image_weight,
+        perceptual=perceptual,
+        perceptual_weight=perceptual_weight,
+        discriminator=discriminator,
+        adversarial=adversarial,
+    )
+
+
+def fit_through_decoder(
+    cls,
+    driver,
+    autoencoder,
+    run,
+    *,
+    compile,
+    feature_weight,
+    image_weight,
+    perceptual,
+    perceptual_weight,
+    discriminator,
+    adversarial,
+    train_decoder=True,
+    **settings,
+):
+    """Train a driver, and the decoder if asked, by images; all else of the autoencoder is frozen.
+
+    Args:
+        cls: `DriverTrainer`, or a class derived from it.
+        driver, autoencoder: The two.
+        run: Trains: `run(trainer, weights) -> logs`, `weights` all that changes.
+        compile: Dict of arguments of the trainer's `compile`.
+        feature_weight, image_weight, perceptual, perceptual_weight, discriminator, adversarial,
+            train_decoder: See `fit_driver_on_images`.
+        **settings: More arguments of the trainer.
+
+    Returns:
+        What `run` returns.
+    """
+    adversarial = dict(adversarial or {})
+    optimizer = adversarial.pop("discriminator_optimizer", None)
+    if not adversarial.get("adaptive_matching", True):
+        # As all that compares images.
+        adversarial["feature_matching_weight"] *= image_weight
     autoencoder.trainable = False
     autoencoder.decoder.trainable = train_decoder
-    settings = dict(adversarial or {})
-    optimizers = {"discriminator_optimizer": settings.pop("discriminator_optimizer", None)}
     try:
-        trainer = DriverTrainer(
+        trainer = cls(
             driver,
             autoencoder,
             discriminator,
@@ -367,17 +424,16 @@ def fit_driver_on_images(
             image_weight * perceptual_weight,
             train_decoder=train_decoder,
             feature_weight=feature_weight,
+            **adversarial,
             **settings,
         )
-        trainer.compile(
-            learning_rate=learning_rate, average=average, accumulate=accumulate, **optimizers
-        )
-        changed = [driver, *([autoencoder.decoder] if train_decoder else [])]
+        trainer.compile(discriminator_optimizer=optimizer, **compile)
+        changed = [driver, *trainer.more_parts]
+        changed += [autoencoder.decoder] if train_decoder else []
         changed += [discriminator] if discriminator is not None else []
-        weights = [v for x in changed for v in [*x.trainable_variables, *x.non_trainable_variables]]
-        fit = {"validation_data": validation, "validation_batch_size": batch_size}
-        if stage is not None:
-            return stage.fit(trainer, batches, weights=weights, draw=preview, **fit)
-        return _fit(trainer, batches, steps, callbacks, verbose, **fit)
+        return run(
+            trainer,
+            [v for x in changed for v in [*x.trainable_variables, *x.non_trainable_variables]],
+        )
     finally:
         autoencoder.trainable = True

@@ -6,10 +6,12 @@ from keras import ops
 from keras_vpgc import backend
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.losses.adversarial import (
+    NOISE,
     check_kind,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    gradient_penalty,
 )
 from keras_vpgc.training.optimizer import adam
 
@@ -23,8 +25,8 @@ class ImageTrainer(keras.Model):
     Args:
         decoder: The model whose last layer makes the image.
         discriminator, perceptual, l1_weight, perceptual_weight, adversarial, adversarial_weight,
-            adversarial_start, adaptive, feature_matching_weight, adaptive_matching: See
-            `CodebookTrainer`.
+            adversarial_start, adaptive, feature_matching_weight, adaptive_matching,
+            gradient_penalty: See `CodebookTrainer`.
         name: Name of the trainer.
         **parts: The models that are trained, which become attributes.
 
@@ -45,6 +47,7 @@ class ImageTrainer(keras.Model):
         adaptive=True,
         feature_matching_weight=0.0,
         adaptive_matching=True,
+        gradient_penalty=0.0,
         name="image_trainer",
         **parts,
     ):
@@ -61,6 +64,7 @@ class ImageTrainer(keras.Model):
         self.adaptive = bool(adaptive)
         self.feature_matching_weight = float(feature_matching_weight)
         self.adaptive_matching = bool(adaptive_matching)
+        self.gradient_penalty = float(gradient_penalty)
         self._maps = discriminator is not None and discriminator.get_config()["feature_maps"]
         if self.feature_matching_weight and not self._maps:
             raise VPGCError(
@@ -78,6 +82,8 @@ class ImageTrainer(keras.Model):
             names += ["adversarial", "discriminator", "lambda"]
             if self.feature_matching_weight:
                 names.append("matching")
+            if self.gradient_penalty:
+                names.append("penalty")
         self._trackers = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
 
@@ -204,19 +210,15 @@ class ImageTrainer(keras.Model):
         if self._adversarial_on:
             variables = self.discriminator.trainable_variables
             shown = judged(images, fakes, weights)
-            (loss,), pullback = backend.vjp(
-                lambda: (
-                    discriminator_loss(
-                        self._logits(self.discriminator(images, training=True)),
-                        self._logits(self.discriminator(shown, training=True)),
-                        self.adversarial,
-                    ),
-                ),
-                variables,
+            (loss, penalty), pullback = backend.vjp(
+                lambda: self._discriminator_losses(images, shown), variables
             )
-            grads = backend.share(pullback((ops.ones_like(loss),)))
+            ones = ops.ones_like(loss)
+            grads = backend.share(pullback((ones, self.gradient_penalty * ones)))
             self.discriminator_optimizer.apply(grads, variables)
             logs["discriminator"] = loss
+            if self.gradient_penalty:
+                logs["penalty"] = penalty
         self.optimizer.iterations.assign_add(1)
         return self._track(logs, ops.shape(images)[0])
 
@@ -256,6 +258,16 @@ class ImageTrainer(keras.Model):
 
     def _matching(self, images, maps):
         return feature_matching_loss(self.discriminator(images, training=True), maps)
+
+    def _discriminator_losses(self, images, fakes):
+        real = self._logits(self.discriminator(images, training=True))
+        made = self._logits(self.discriminator(fakes, training=True))
+        loss = discriminator_loss(real, made, self.adversarial)
+        if not self.gradient_penalty:
+            return loss, ops.zeros_like(loss)
+        noise = NOISE * backend.noise(ops.shape(images), self.optimizer.iterations)
+        noisy = self.discriminator(images + noise, training=True)
+        return loss, gradient_penalty(real, self._logits(noisy))
 
     def _logits(self, outputs):
         return [maps[-1] for maps in outputs] if self._maps else outputs

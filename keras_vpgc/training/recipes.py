@@ -782,6 +782,7 @@ def _that_matters(config):
         "frame_jitter": 0.0,
         "joint_jitter": 0.0,
         "adaptive_matching": True,
+        "gradient_penalty": 0.0,
         **config["recipe"],
     }
     recipe = {k: v for k, v in recipe.items() if k not in FREE_SETTINGS}
@@ -1030,6 +1031,7 @@ def _adversary(stage, config, start, rate):
         "adaptive": recipe.adaptive,
         "feature_matching_weight": recipe.feature_matching_weight,
         "adaptive_matching": recipe.adaptive_matching,
+        "gradient_penalty": recipe.gradient_penalty,
         # Its schedule begins when it joins.
         "discriminator_optimizer": adam(
             _rate(rate * recipe.discriminator_rate, max(1, stage.steps - start), recipe),

@@ -8,6 +8,7 @@ from keras_vpgc import backend
 from keras_vpgc.data.dataset import context_indices
 from keras_vpgc.errors import VPGCError
 from keras_vpgc.training.driver_trainer import DriverTrainer
+from keras_vpgc.training.fit_driver import fit_through_decoder
 
 
 class Teacher:
@@ -97,14 +98,29 @@ class DistillationTrainer(DriverTrainer):
         "Distilling the Knowledge in a Neural Network", 2015.
     """
 
-    def __init__(self, driver, autoencoder, *args, depth, name="distillation_trainer", **kwargs):
-        super().__init__(driver, autoencoder, *args, train_decoder=True, name=name, **kwargs)
+    def __init__(
+        self,
+        driver,
+        autoencoder,
+        *args,
+        depth,
+        train_decoder=True,
+        name="distillation_trainer",
+        **kwargs,
+    ):
+        super().__init__(
+            driver, autoencoder, *args, train_decoder=train_decoder, name=name, **kwargs
+        )
         # The same one in a run that goes on, which has drawn fewer weights before.
         start = keras.initializers.GlorotUniform(seed=0)
         self.hint = keras.layers.Dense(
             depth, name="hint", dtype="float32", kernel_initializer=start
         )
         self.hint.build(driver.output_shape)
+
+    @property
+    def more_parts(self):
+        return [self.hint]
 
     def render(self, inputs, training):
         heatmaps, true = inputs
@@ -150,38 +166,24 @@ def fit_to_teacher(
     Returns:
         The logs of all epochs, a list of dicts.
     """
-    settings = dict(adversarial or {})
-    optimizer = settings.pop("discriminator_optimizer", None)
-    autoencoder.trainable = False
-    autoencoder.decoder.trainable = True
-    try:
-        trainer = DistillationTrainer(
-            driver,
-            autoencoder,
-            discriminator,
-            perceptual,
-            image_weight,
-            image_weight * perceptual_weight,
-            depth=teacher.depth,
-            feature_weight=feature_weight,
-            **settings,
-        )
-        trainer.compile(
-            learning_rate=learning_rate,
-            average=average,
-            accumulate=accumulate,
-            discriminator_optimizer=optimizer,
-        )
-        changed = [driver, autoencoder.decoder, trainer.hint]
-        changed += [discriminator] if discriminator is not None else []
-        weights = [v for x in changed for v in [*x.trainable_variables, *x.non_trainable_variables]]
-        return stage.fit(
+    return fit_through_decoder(
+        DistillationTrainer,
+        driver,
+        autoencoder,
+        lambda trainer, weights: stage.fit(
             trainer,
             batches,
             weights=weights,
             draw=preview,
             validation_data=validation,
             validation_batch_size=batches.batch_size,
-        )
-    finally:
-        autoencoder.trainable = True
+        ),
+        compile={"learning_rate": learning_rate, "average": average, "accumulate": accumulate},
+        depth=teacher.depth,
+        feature_weight=feature_weight,
+        image_weight=image_weight,
+        perceptual=perceptual,
+        perceptual_weight=perceptual_weight,
+        discriminator=discriminator,
+        adversarial=adversarial,
+    )

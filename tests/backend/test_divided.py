@@ -9,6 +9,7 @@ import pytest
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_fused_attention_is_divided_among_devices(tmp_path):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     subprocess.run(

@@ -19,9 +19,11 @@ def test_variants_differ_in_the_adversarial_settings_alone():
     recipe = resolve("vpgc_512").recipe
     changed = {key for x in adversary.variants_of(recipe).values() for key in x}
     adversarial = {"discriminator_rate", "adaptive", "adaptive_matching", "feature_matching_weight"}
-    assert changed == adversarial | {k for k in changed if "adversarial" in k}
+    others = {"gradient_penalty", "perceptual_weight"}
+    assert changed == adversarial | others | {k for k in changed if "adversarial" in k}
 
 
+@pytest.mark.slow
 def test_variants_part_when_the_discriminator_joins(portrait, tmp_path, capsys):
     words = [str(portrait.path), str(tmp_path), "--tiny", "--lpips", "none"]
     adversary.main([*words, "--only", "without", "quarter rate"])

@@ -26,6 +26,7 @@ def test_variants_change_one_thing_and_work_is_counted():
         assert same == (5 if name == "as it is" else 4), name
 
 
+@pytest.mark.slow
 def test_variants_are_trained_scored_and_written(portrait, tmp_path, capsys):
     words = [str(portrait.path), str(tmp_path), "--tiny", "--lpips", "none", "--repeats", "1"]
     index_sizes.main([*words, "--only", "half the grid", "r = 1"])

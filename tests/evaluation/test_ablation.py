@@ -112,6 +112,7 @@ def test_going_on_trains_only_what_is_missing(folder, portrait, monkeypatch, cap
         run_ablation(portrait, folder, "vpgc_tiny", variants=["round"])
 
 
+@pytest.mark.slow
 def test_killed_run_ends_as_one_that_was_never_killed(folder, portrait, tmp_path, monkeypatch):
     end = ScoredPoints.on_epoch_end
 

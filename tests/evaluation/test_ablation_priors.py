@@ -102,6 +102,7 @@ def test_going_on_trains_and_tests_only_what_is_missing(folder, portrait, monkey
         run_driver_ablation(portrait, folder, "vpgc_tiny", **{**settings, "lpips": "alex"})
 
 
+@pytest.mark.slow
 def test_killed_run_ends_as_one_that_was_never_killed(folder, portrait, tmp_path, monkeypatch):
     end = DrivenPoints.on_epoch_end
 

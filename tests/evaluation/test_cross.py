@@ -211,6 +211,7 @@ def test_pictures_scores_are_those_of_all_frames_together(frames):
     np.testing.assert_allclose(later["flicker"], found["flicker"][7:], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_identical_clips(driving, tmp_path):
     found = evaluate_cross(driving, driving, target=driving, output=tmp_path / "s", **QUICK)
     row = found["scores"][RESULT]

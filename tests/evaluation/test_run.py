@@ -138,6 +138,7 @@ def no_work(monkeypatch):
     monkeypatch.setattr(module.Puppet, "drive", never)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there(copy, monkeypatch):
     places = (
         (module.np, "savez_compressed"),

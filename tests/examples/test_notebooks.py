@@ -52,6 +52,7 @@ def test_notebooks_are_kept_clean(name):
         assert not cell.get("outputs") and cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 def test_train_a_puppet(clip, tmp_path):
     cells = run_notebook("train_a_puppet.ipynb", tmp_path, VIDEO=str(clip), RECIPE=RECIPE)
     assert len(pictures(cells)) == 4

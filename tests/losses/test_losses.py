@@ -9,6 +9,7 @@ from keras_vpgc.losses import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    gradient_penalty,
     vgg19_perceptual,
 )
 from keras_vpgc.models import PatchDiscriminator
@@ -39,6 +40,14 @@ def test_hinge_and_least_squares_by_their_definition(rng):
     )
     with pytest.raises(VPGCError, match="no adversarial loss 'wgan': choose one of hinge, lsgan"):
         generator_loss(fake, "wgan")
+
+
+def test_gradient_penalty_is_the_mean_squared_change_of_the_logits(rng):
+    shapes = (2, 4, 4, 1), (2, 2, 2, 1)
+    clean, noisy = ([rng.normal(size=x).astype("float32") for x in shapes] for _ in range(2))
+    wanted = np.mean([np.mean((a - b) ** 2) for a, b in zip(clean, noisy, strict=True)])
+    maps = ([ops.convert_to_tensor(x) for x in some] for some in (clean, noisy))
+    assert float(to_numpy(gradient_penalty(*maps))) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_feature_matching_is_the_mean_over_scales_and_layers(rng):

@@ -196,6 +196,7 @@ def test_without_codebook_features_go_straight_to_the_decoder(rng):
         model.adapt(np.zeros((1, 64, 64, 3), "uint8"))
 
 
+@pytest.mark.once
 def test_puppet_file_loads_in_a_fresh_process(rng, tmp_path):
     _, _, reenactor = puppet()
     metadata = {"frame_rate": 25.0, "shape": [[0.5, 1.0, 2.0]], "name": "Ä"}

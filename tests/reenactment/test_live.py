@@ -126,7 +126,7 @@ def test_every_frame_of_a_clip_is_recorded(puppet, clip, tmp_path):
     ("name", "start", "settings"),
     [
         ("even", 0.4, {"every_frame": True}),
-        ("varying", None, {"every_frame": True}),
+        pytest.param("varying", None, {"every_frame": True}, marks=pytest.mark.slow),
         ("even", 0.4, {}),
     ],
 )

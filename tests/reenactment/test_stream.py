@@ -267,6 +267,7 @@ def test_ready_landmarks_and_drawings_play_live(puppet, portrait, tmp_path):
 
 
 @once
+@pytest.mark.slow
 def test_number_of_trackers_changes_nothing(puppet, pictures):
     found = []
     for workers in (1, 2):
@@ -429,6 +430,7 @@ def test_live_no_picture_is_tracked_for_nothing(puppet, pictures, monkeypatch):
 
 
 @once
+@pytest.mark.slow
 def test_a_file_waits_for_a_slow_program(puppet, pictures):
     source = Source(pictures[:40])
     with puppet.stream(source, workers=1, retargeting="none") as stream:

@@ -9,6 +9,7 @@ from keras_vpgc.losses import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    gradient_penalty,
 )
 from keras_vpgc.models import PatchDiscriminator, PortraitAutoencoder
 from keras_vpgc.training import CodebookTrainer
@@ -128,10 +129,34 @@ def test_step_is_the_gradient_of_the_papers_loss(images, kind, matching, apart):
         np.testing.assert_allclose(found, grad, rtol=1e-2, atol=2e-4, err_msg=v.path)
 
 
+@pytest.mark.once
 def test_constant_lambda(images):
     trainer = build(adaptive=False, adversarial_weight=0.125)
     logs = trainer.fit(images, batch_size=4, verbose=0).history
     assert logs["lambda"][0] == pytest.approx(0.125)
+
+
+def test_gradient_penalty_sees_other_noise_at_each_step(images, rng):
+    trainer = build(compile=sgd(0.0, 0.0, 0.0), gradient_penalty=10.0)
+    logs = trainer.fit(images, batch_size=4, epochs=3, shuffle=False, verbose=0).history
+    # Nothing is learnt, so all else is as it was.
+    assert len(set(logs["penalty"])) == 3
+    assert logs["discriminator"][0] == pytest.approx(logs["discriminator"][2], rel=1e-4)
+    x = images.astype("float32") / 127.5 - 1.0
+    noisy = x + rng.normal(0, 0.05, size=x.shape).astype("float32")
+    logits = [trainer.discriminator(ops.convert_to_tensor(i)) for i in (x, noisy)]
+    wanted = float(to_numpy(gradient_penalty(*logits)))
+    assert np.mean(logs["penalty"]) == pytest.approx(wanted, rel=0.5)
+
+
+@pytest.mark.once
+def test_gradient_penalty_flattens_the_discriminator(images):
+    ends = []
+    for weight in (1e-6, 1e4):
+        trainer = build(compile={"learning_rate": 1e-3}, gradient_penalty=weight)
+        logs = trainer.fit(images, batch_size=4, epochs=15, shuffle=False, verbose=0).history
+        ends.append(logs["penalty"][-1])
+    assert ends[1] < 0.5 * ends[0]
 
 
 def test_each_part_has_its_own_optimiser(images):
@@ -275,6 +300,7 @@ def test_unknown_adversarial_loss():
         build(adversarial="wgan")
 
 
+@pytest.mark.once
 def test_weights_of_pixels_enter_l1(images, rng):
     trainer = build(discriminator=False)
     weights = rng.uniform(0.5, 4.0, size=(4, SIZE, SIZE, 1)).astype("float32")

@@ -40,10 +40,10 @@ def python(*arguments, **environment):
 
 
 # Layer by layer, the exchange between two processes is PyTorch's own.
-MODES = ["trace", pytest.param("off", marks=pytest.mark.slow)] if TORCH else [""]
+MODES = ["trace", "off"] if TORCH else [""]
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("tensorflow", "torch")
 @pytest.mark.parametrize("mode", MODES)
 def test_two_devices_train_as_one(mode, tmp_path):
     """Three optimisers, averages, adaptive lambda, feature matching, pairs of frames."""
@@ -170,6 +170,7 @@ def test_killed_training_of_two_processes_goes_on_on_one(portrait, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_torchrun_of_another_number(portrait, tmp_path):
     command = ["-m", "keras_vpgc.cli", "train", portrait.path, "--preset", "vpgc_tiny"]
     environment = {"KERAS_BACKEND": "torch", "WORLD_SIZE": "3"}

@@ -10,7 +10,7 @@ from keras_vpgc.training import DirectTrainer
 from keras_vpgc.training.recipes import read_run, train_puppet
 from tests.layers.layer_case import to_numpy
 
-EAGER = keras.backend.backend() == "tensorflow"
+pytestmark = pytest.mark.once
 # What takes long is compiling each level.
 SMALL = {"image_size": 32, "multipliers": (1, 2), "driver_multipliers": (1, 2)}
 
@@ -26,7 +26,7 @@ def test_step_is_the_gradient_of_the_weighted_l1(batch, rng):
     weights = rng.uniform(0.5, 2.0, size=(2, 32, 32, 1)).astype("float32")
     model = DirectMapping.from_preset("vpgc_tiny", **SMALL)
     trainer = DirectTrainer(model)
-    trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=EAGER)
+    trainer.compile(optimizer=keras.optimizers.SGD(1.0))
     true = ops.convert_to_tensor(images.astype("float32") / 127.5 - 1.0)
     shares = ops.convert_to_tensor(weights)
 
@@ -43,19 +43,17 @@ def test_step_is_the_gradient_of_the_weighted_l1(batch, rng):
         np.testing.assert_allclose(old - to_numpy(v), grad, rtol=1e-2, atol=2e-4, err_msg=v.path)
 
 
-@pytest.mark.once
 def test_discriminator_joins_with_feature_matching(batch):
     model = DirectMapping.from_preset("vpgc_tiny", **SMALL)
     discriminator = PatchDiscriminator(32, discriminator_channels=8, feature_maps=True)
     trainer = DirectTrainer(model, discriminator, feature_matching_weight=10.0)
-    trainer.compile(run_eagerly=EAGER)
+    trainer.compile()
     logs = trainer.fit(*batch, batch_size=2, verbose=0).history
     assert {"adversarial", "discriminator", "lambda", "matching"} <= set(logs)
     assert "vq" not in logs
 
 
-@pytest.mark.once
-def test_run_of_the_direct_mapping_is_a_puppet(portrait, tmp_path, eager_tensorflow):
+def test_run_of_the_direct_mapping_is_a_puppet(portrait, tmp_path):
     recipe = {"steps": 2, "adversarial": "hinge", "adversarial_start": 1}
     arguments = (portrait, tmp_path / "r", "vpgc_tiny")
     model = train_puppet(*arguments, recipe=recipe, method="direct", verbose=0)
@@ -74,7 +72,6 @@ def test_run_of_the_direct_mapping_is_a_puppet(portrait, tmp_path, eager_tensorf
         train_puppet(*arguments, recipe=recipe, verbose=0)
 
 
-@pytest.mark.once
 def test_encoder_and_decoder_must_fit():
     with pytest.raises(VPGCError, match="must make the image equally small"):
         DirectMapping.from_preset("vpgc_tiny", driver_multipliers=(1, 2))

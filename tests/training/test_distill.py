@@ -120,6 +120,7 @@ def test_student_learns_and_the_run_is_a_puppet(run, portrait, tmp_path, eager_t
 
 
 @pytest.mark.slow_on("tensorflow", "jax")
+@pytest.mark.slow
 def test_lesson_moves_the_student_towards_the_teacher(run, portrait):
     autoencoder, driver = (_light(cls) for cls in (PortraitAutoencoder, PortraitDriver))
     student = PortraitReenactor.from_models(autoencoder, driver)

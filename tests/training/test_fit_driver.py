@@ -117,6 +117,26 @@ def test_driver_learns_from_images_through_the_frozen_decoder(settings, rng, eag
         fit_driver_on_images(driver, autoencoder, *given, jitter=0.1)
 
 
+@pytest.mark.once
+def test_feature_matching_apart_counts_as_other_errors_of_images_do(rng):
+    autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", image_size=32, multipliers=(1, 2))
+    driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes, **SMALL)
+    images = rng.integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
+    discriminator = PatchDiscriminator(32, 2, 2, discriminator_channels=4, feature_maps=True)
+    adversarial = {"feature_matching_weight": 0.5, "adaptive_matching": False}
+    (row,) = fit_driver_on_images(
+        driver, autoencoder, rng.uniform(size=(2, 68, 2)).astype("float32"), images,
+        encode(autoencoder, images), np.arange(2), steps=1, batch_size=2, learning_rate=0.0,
+        image_weight=30.0, train_decoder=True, discriminator=discriminator,
+        adversarial=adversarial, verbose=0,
+    )  # fmt: skip
+    compared = 30 * (row["l1"] + 0.5 * row["matching"])
+    wanted = row["features"] + compared + row["lambda"] * row["adversarial"]
+    assert row["loss"] == pytest.approx(wanted, rel=1e-4)
+    # What was given is as it was.
+    assert adversarial == {"feature_matching_weight": 0.5, "adaptive_matching": False}
+
+
 def parts(rng):
     autoencoder = PortraitAutoencoder.from_preset("vpgc_tiny", image_size=32, multipliers=(1, 2))
     driver = PortraitDriver.from_preset("vpgc_tiny", codes=autoencoder.codebook.codes, **SMALL)

@@ -110,7 +110,8 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
         ),
         # Its steps are tested with the trainer, its puppet with the models.
         pytest.param({"codebook": "split"}, [(32, 4)], marks=pytest.mark.slow),
-        ({"codebook": "none"}, []),
+        # In pieces with the ablation.
+        pytest.param({"codebook": "none"}, [], marks=pytest.mark.slow),
     ],
     ids=["vanilla", "fair vanilla", "split", "none"],
 )
@@ -187,6 +188,7 @@ def test_stage_1_alone_is_where_a_whole_run_goes_on(portrait, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_drivers_behind_the_stage_1_of_another_run(portrait, tmp_path):
     recipe = {"steps": 1, "driver_steps": 2, "driver_image_steps": 2, "previews": False}
     settings = {"recipe": recipe, "verbose": 0, "seed": 3}
@@ -390,7 +392,10 @@ def test_run_of_another_schema_version(run, tmp_path):
 @pytest.mark.once
 @pytest.mark.parametrize(
     "landmark_set, points, context, mode",
-    [("ibug-68-iris", 78, 1, "centered"), ("ibug-68", 68, 2, "causal")],
+    [
+        ("ibug-68-iris", 78, 1, "centered"),
+        pytest.param("ibug-68", 68, 2, "causal", marks=pytest.mark.slow),
+    ],
     ids=["irises, single frame", "causal"],
 )
 def test_landmark_set_and_context_reach_the_puppet(
@@ -481,8 +486,11 @@ def test_portrait_that_changed_since_the_run_began_is_noticed(run, portrait, tmp
         train_puppet(copy, run, "vpgc_tiny", network=network, recipe=recipe, verbose=0)
 
 
+LPIPS = [("lpips-alex", "alex"), pytest.param("lpips-vgg", "vgg", marks=pytest.mark.slow)]
+
+
 @pytest.mark.once
-@pytest.mark.parametrize("name, kind", [("lpips-alex", "alex"), ("lpips-vgg", "vgg")])
+@pytest.mark.parametrize("name, kind", LPIPS)
 def test_recipe_names_its_perceptual_loss(name, kind, portrait, tmp_path):
     recipe = {"steps": 1, "driver_steps": 1, "driver_image_steps": 0, "perceptual": name}
     train_puppet(portrait, tmp_path / "r", "vpgc_tiny", recipe=recipe, verbose=0)
