@@ -400,8 +400,8 @@ def fit_through_decoder(
         driver, autoencoder: The two.
         run: Trains: `run(trainer, weights) -> logs`, `weights` all that changes.
         compile: Dict of arguments of the trainer's `compile`.
-        feature_weight, image_weight, perceptual, perceptual_weight, discriminator, adversarial,
-            train_decoder: See `fit_driver_on_images`.
+        feature_weight, image_weight, perceptual: See `fit_driver_on_images`.
+        perceptual_weight, discriminator, adversarial, train_decoder: See there.
         **settings: More arguments of the trainer.
 
     Returns:
@@ -411,7 +411,8 @@ def fit_through_decoder(
     optimizer = adversarial.pop("discriminator_optimizer", None)
     if not adversarial.get("adaptive_matching", True):
         # As all that compares images.
-        adversarial["feature_matching_weight"] *= image_weight
+        matching = adversarial.get("feature_matching_weight", 0.0)
+        adversarial["feature_matching_weight"] = image_weight * matching
     autoencoder.trainable = False
     autoencoder.decoder.trainable = train_decoder
     try:

@@ -160,8 +160,9 @@ def fit_to_teacher(
         batches: `keras_vpgc.data.dataset.TeacherBatches`.
         validation: Such a batch of held-out frames.
         stage: A `Stage`.
-        learning_rate, feature_weight, image_weight, perceptual, perceptual_weight, discriminator,
-            adversarial, average, accumulate, preview: See `fit_driver_on_images`.
+        learning_rate, feature_weight, image_weight: See `fit_driver_on_images`.
+        perceptual, perceptual_weight, discriminator, adversarial: See there.
+        average, accumulate, preview: See there.
 
     Returns:
         The logs of all epochs, a list of dicts.

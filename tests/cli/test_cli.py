@@ -172,6 +172,7 @@ def test_import_needs_only_keras_numpy_and_a_backend():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_missing_package_says_which_extra_brings_it(clip, tmp_path):
     code = "import sys; sys.modules['mediapipe'] = None; from keras_vpgc.cli import main; main()"
     arguments = ["prepare", str(clip), "-o", str(tmp_path / "p")]

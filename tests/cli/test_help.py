@@ -69,6 +69,7 @@ def test_help_needs_no_keras(tmp_path):
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_a_script_knows_the_layers_of_a_puppet_at_once(run):
     code = (
         "import keras_vpgc, keras; "

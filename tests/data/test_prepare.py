@@ -329,6 +329,7 @@ def test_number_of_workers_does_not_change_the_portrait(clip, portrait, tmp_path
     assert other.info == portrait.info
 
 
+@pytest.mark.slow
 def test_killed_preparation_goes_on_and_gives_the_same(clip, portrait, tmp_path, monkeypatch):
     """Killed while two workers track: no portrait is there; the same call finishes it."""
     code = (

@@ -113,7 +113,9 @@ def test_raters_go_through_a_study(page, study, tmp_path):
     group = page.get_by_role("group", name="Generation Quality")
     group.get_by_role("radio", name=str(opinion(page)[0])).check()
     page.reload()
-    if page.locator("#intro").is_visible():
+    for _ in range(10):
+        if page.locator("#intro").is_hidden():
+            break
         # A busy browser may show the page before it has what the page had stored.
         page.wait_for_timeout(2000)
         page.reload()

@@ -61,6 +61,7 @@ def test_train_a_puppet(clip, tmp_path):
     assert "| driven |" in shown and "<video" in shown and "(15, 64, 64, 3)" in shown
 
 
+@pytest.mark.slow
 def test_inside_the_codebook(run, tmp_path):
     cells = run_notebook("inside_the_codebook.ipynb", tmp_path, RUN=str(run), FRAMES=2)
     assert len(pictures(cells)) == 8

@@ -202,6 +202,7 @@ def test_saved_model(puppet, path, windows, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_what_cannot_be_exported_leaves_nothing(path, tmp_path, monkeypatch):
     def refused(message, puppet=path, output="x.onnx", format="onnx", **settings):
         with pytest.raises(VPGCError, match=message) as error:

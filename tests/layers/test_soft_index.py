@@ -133,6 +133,7 @@ def test_unknown_arguments_are_refused(argument):
         SoftIndex(**argument)
 
 
+@pytest.mark.slow_on("tensorflow", "torch")
 def test_memory_does_not_grow_with_the_similarities():
     """Eight images at the paper's size: 4 GiB of similarities, in a process of its own."""
     code = """if True:

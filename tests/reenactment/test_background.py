@@ -319,6 +319,7 @@ def test_what_a_stopped_writer_leaves_can_be_played(tmp_path, name):
     assert os.listdir(tmp_path) == [name] and len(read_alpha(tmp_path / name)) == 1
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_leaves_can_be_played(tmp_path):
     code = """
 import os, numpy as np

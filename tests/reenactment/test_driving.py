@@ -164,6 +164,7 @@ def test_landmark_file_drives(puppet, portrait, tmp_path):
     assert not list(tmp_path.glob("n.mp4*"))
 
 
+@pytest.mark.slow
 def test_killed_job_goes_on_to_the_same_file(run, puppet, gap, tmp_path, monkeypatch):
     """Killed by the system in the middle of its third part; the frames are not tracked again."""
     script = (

@@ -43,7 +43,7 @@ def python(*arguments, **environment):
 MODES = ["trace", "off"] if TORCH else [""]
 
 
-@pytest.mark.slow_on("tensorflow", "torch")
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_two_devices_train_as_one(mode, tmp_path):
     """Three optimisers, averages, adaptive lambda, feature matching, pairs of frames."""

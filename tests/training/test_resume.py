@@ -42,7 +42,7 @@ def finish(*arguments, **environment):
     assert "goes on at step" in output
 
 
-@pytest.mark.slow_on("tensorflow", "jax")
+@pytest.mark.slow
 def test_killed_stage_ends_as_one_that_was_never_killed(tmp_path):
     """Three optimisers, averages, order, sampling, augmentation, half an update: all go on."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
