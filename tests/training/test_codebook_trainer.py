@@ -137,7 +137,7 @@ def test_constant_lambda(images):
 
 
 def test_gradient_penalty_sees_other_noise_at_each_step(images, rng):
-    trainer = build(compile=sgd(0.0, 0.0, 0.0), gradient_penalty=10.0)
+    trainer = build(compile={"learning_rate": 0.0}, gradient_penalty=10.0)
     logs = trainer.fit(images, batch_size=4, epochs=3, shuffle=False, verbose=0).history
     # Nothing is learnt, so all else is as it was.
     assert len(set(logs["penalty"])) == 3
