@@ -1180,16 +1180,18 @@ def _learn(
         batches,
         held[0],
         stage,
-        learning_rate=_rate(highest, stage.steps, recipe),
+        preview=preview,
+        compile={
+            "learning_rate": _rate(highest, stage.steps, recipe),
+            "average": recipe.average,
+            "accumulate": recipe.accumulate,
+        },
         feature_weight=recipe.feature_weight,
         image_weight=recipe.driver_image_weight,
         perceptual=perceptual,
         perceptual_weight=recipe.perceptual_weight,
         discriminator=adversary.get("discriminator"),
         adversarial=adversary.get("adversarial"),
-        average=recipe.average,
-        accumulate=recipe.accumulate,
-        preview=preview,
     )
 
 

@@ -141,16 +141,8 @@ def fit_to_teacher(
     validation,
     stage,
     *,
-    learning_rate,
-    feature_weight=10.0,
-    image_weight=30.0,
-    perceptual=None,
-    perceptual_weight=1.0,
-    discriminator=None,
-    adversarial=None,
-    average=None,
-    accumulate=1,
     preview=None,
+    **settings,
 ):
     """Train a driver and its decoder on a teacher's images and features.
 
@@ -160,9 +152,8 @@ def fit_to_teacher(
         batches: `keras_vpgc.data.dataset.TeacherBatches`.
         validation: Such a batch of held-out frames.
         stage: A `Stage`.
-        learning_rate, feature_weight, image_weight: See `fit_driver_on_images`.
-        perceptual, perceptual_weight, discriminator, adversarial: See there.
-        average, accumulate, preview: See there.
+        preview: See `fit_driver`.
+        **settings: See `fit_through_decoder`.
 
     Returns:
         The logs of all epochs, a list of dicts.
@@ -179,12 +170,6 @@ def fit_to_teacher(
             validation_data=validation,
             validation_batch_size=batches.batch_size,
         ),
-        compile={"learning_rate": learning_rate, "average": average, "accumulate": accumulate},
         depth=teacher.depth,
-        feature_weight=feature_weight,
-        image_weight=image_weight,
-        perceptual=perceptual,
-        perceptual_weight=perceptual_weight,
-        discriminator=discriminator,
-        adversarial=adversarial,
+        **settings,
     )
