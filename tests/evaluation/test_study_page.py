@@ -182,6 +182,41 @@ def test_orders_are_random_and_follow_from_the_rater(page, study):
     assert len(set(page.evaluate(again))) == 1
 
 
+def test_a_second_tab_goes_on_and_loses_no_answers(page, study):
+    """One tab still shows the introduction, later an old clip, while the other is rated in."""
+    address = (study / "study.html").as_uri()
+    page.goto(address)
+    other = page.context.new_page()
+    other.goto(address)
+    assert other.locator("#intro").is_visible()
+    begin(page)
+    rate_by_keys(page)
+    heading = other.get_by_role("heading", name="Clip 2 of 5")
+    heading.wait_for()
+    rate_by_keys(page)
+    other.get_by_role("heading", name="Clip 3 of 5").wait_for()
+    other.close()
+    page.reload()
+    assert page.get_by_role("heading").inner_text() == "Clip 3 of 5"
+
+
+@pytest.mark.parametrize("then", ["reload", "start"])
+def test_a_page_that_has_not_begun_replaces_no_answers(page, study, then):
+    """A busy browser may show the page before it has what the page had stored."""
+    page.goto((study / "study.html").as_uri())
+    begin(page)
+    rate_by_keys(page)
+    kept = page.evaluate("() => ({ ...localStorage })")
+    page.evaluate("() => { state = fresh(); localStorage.clear(); display(); }")
+    assert page.locator("#intro").is_visible()
+    page.evaluate("kept => { for (const x in kept) localStorage.setItem(x, kept[x]); }", kept)
+    if then == "reload":
+        page.reload()
+    else:
+        begin(page)
+    assert page.get_by_role("heading").inner_text() == "Clip 2 of 5"
+
+
 def test_without_storage_the_page_says_so_and_works(page, study):
     page.add_init_script(
         "Object.defineProperty(window, 'localStorage', { get() { throw new Error('denied'); } })"
