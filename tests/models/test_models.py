@@ -219,6 +219,7 @@ def test_puppet_file_loads_in_a_fresh_process(rng, tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
+@pytest.mark.slow_on("tensorflow", "jax")
 def test_puppet_with_irises_comes_back_and_looks_at_them(rng, tmp_path):
     autoencoder, driver, plain = puppet()
     reenactor = PortraitReenactor.from_models(autoencoder, driver, landmark_set="ibug-68-iris")
@@ -280,6 +281,11 @@ def test_discriminator_judges_patches_at_each_scale(rng):
         (2, 4, 4, 1),
     ]
     assert [len(scale) for scale in maps] == [4, 4, 4]
+    # One scale is a list of one, as any other number is.
+    (one,) = PatchDiscriminator(32, 1, 2, 4)(x[:, :32, :32])
+    assert tuple(one.shape) == (2, 8, 8, 1)
+    (one,) = PatchDiscriminator(32, 1, 2, 4, feature_maps=True)(x[:, :32, :32])
+    assert [tuple(y.shape)[1:] for y in one] == [(16, 16, 4), (8, 8, 8), (8, 8, 16), (8, 8, 1)]
 
 
 def test_a_patch_is_judged_without_what_is_far_from_it(rng):
