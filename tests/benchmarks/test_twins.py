@@ -144,7 +144,7 @@ def perceptual(folder):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="the twin's steps are PyTorch's")
-@pytest.mark.parametrize("matching", [0.0, 2.0])
+@pytest.mark.parametrize("matching", [pytest.param(0.0, marks=pytest.mark.slow), 2.0])
 def test_a_twins_steps_have_the_trainers_losses(matching, rng, tmp_path):
     models = (
         PortraitAutoencoder.from_preset("vpgc_tiny"),

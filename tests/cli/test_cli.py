@@ -40,6 +40,7 @@ def test_the_whole_way(vpgc, clip, tmp_path):
     assert (tmp_path / "r" / "evaluation" / "contact_sheet.png").exists()
 
 
+@pytest.mark.slow
 def test_demo_on_an_own_video(vpgc, clip, tmp_path):
     code, out, _ = vpgc(
         "demo", "--video", clip, "-o", tmp_path / "d", "--minutes", 0.1, "--preset", "vpgc_tiny"

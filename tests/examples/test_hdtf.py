@@ -85,6 +85,7 @@ def arguments(corpus, *more):
     ]
 
 
+@pytest.mark.slow
 def test_failed_clips_are_listed_and_the_rest_goes_on(corpus, capsys, monkeypatch):
     everything = arguments(corpus, "Gone", "Site", "Broken", "Late", "Bare")
     assert example.main(everything) == 1

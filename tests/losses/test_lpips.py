@@ -17,7 +17,6 @@ from keras_vpgc.losses.lpips import feature_distance
 from keras_vpgc.metrics import LPIPS
 from tests.layers.layer_case import compiled, to_numpy
 
-NETS = ("vgg", "alex")
 WHEEL = "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e"
 
 
@@ -112,7 +111,9 @@ def reference(tmp_path_factory):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net", ["alex", pytest.param("vgg", marks=pytest.mark.slow_on("tensorflow", "jax"))]
+)
 def test_values_and_gradient_are_those_of_the_authors_code(
     net, reference, distance, measure, images
 ):

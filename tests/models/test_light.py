@@ -42,7 +42,7 @@ def test_light_puppet_is_its_parts_and_comes_back(rng, tmp_path):
     np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(autoencoder(images)), atol=1e-5)
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("tensorflow", "jax")
 def test_light_autoencoder_learns_by_plain_fit(rng):
     model = PortraitAutoencoder.from_preset("vpgc_tiny", **LIGHT)
     x = rng.uniform(-1, 1, size=(2, 4, 4, 3)).astype("float32").repeat(16, 1).repeat(16, 2)

@@ -297,6 +297,7 @@ def test_corrected_settings_find_the_tracking(puppet, clip, tmp_path, monkeypatc
     assert [x.name for x in tmp_path.iterdir()] == ["o.mp4"]
 
 
+@pytest.mark.slow
 def test_landmarks_written_drive_as_the_video_does(puppet, gap, varying, tmp_path):
     for name, clip in (("gap", gap), ("varying", varying)):
         file = tmp_path / f"{name}.npz"

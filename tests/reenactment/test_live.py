@@ -156,6 +156,7 @@ def test_recordings_without_sound_and_of_one_frame(puppet, sounding, tmp_path, e
         assert len(container.streams.audio) == sound
 
 
+@pytest.mark.slow
 def test_frames_left_out_take_their_sound_with_them(puppet, sounding, tmp_path, monkeypatch):
     """Frames 5 to 14 show no face and are skipped, so that the click comes 0.4 s sooner."""
     driving, target = tmp_path / "gap.mp4", tmp_path / "out.mp4"

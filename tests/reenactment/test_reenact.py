@@ -104,6 +104,7 @@ def test_bad_output_is_named_before_the_tracking(run, clip, tmp_path, monkeypatc
     assert [x.name for x in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_neutral_second_and_motion(run, portrait, clip, tmp_path):
     """The driver at rest in the given second is the puppet at rest."""
     found = {}

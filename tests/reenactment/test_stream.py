@@ -153,6 +153,7 @@ def gap(puppet, missing, landmarks, lost):
     return images, np.stack(shown)
 
 
+@pytest.mark.slow
 @once
 def test_without_a_face_the_last_image_stays(puppet, portrait):
     landmarks = portrait.landmarks[:32]
@@ -360,6 +361,7 @@ def test_a_short_clip_warns_at_its_end(puppet, pictures):
     assert sum("leave what the puppet has seen" in str(x.message) for x in found) == 1
 
 
+@pytest.mark.slow
 @once
 def test_the_filter_steadies_and_is_ones_own(puppet, pictures, rng):
     still = [pictures[0]] * 10

@@ -217,6 +217,7 @@ def test_the_way_over_the_page(made, studio, online, clip):
         assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_said_on_the_page(studio, online, tmp_path, clip, monkeypatch):
     address, workspace = studio
     page = opened(online, address)

@@ -136,6 +136,7 @@ def test_constant_lambda(images):
     assert logs["lambda"][0] == pytest.approx(0.125)
 
 
+@pytest.mark.slow_on("tensorflow", "jax")
 def test_gradient_penalty_sees_other_noise_at_each_step(images, rng):
     trainer = build(compile={"learning_rate": 0.0}, gradient_penalty=10.0)
     logs = trainer.fit(images, batch_size=4, epochs=3, shuffle=False, verbose=0).history
@@ -149,6 +150,7 @@ def test_gradient_penalty_sees_other_noise_at_each_step(images, rng):
     assert np.mean(logs["penalty"]) == pytest.approx(wanted, rel=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_gradient_penalty_flattens_the_discriminator(images):
     ends = []

@@ -33,6 +33,7 @@ def test_draw_gives_the_heatmap_layers_picture(name, points, rng):
     assert np.abs(found / 255 - wanted).max() <= 0.502 / 255 + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_driver_learns_features_that_follow_the_landmarks(rng):
     """Landmarks that only shift, features that follow the shift: the driver must find it."""

@@ -285,7 +285,7 @@ def test_driver_variants_are_two_settings():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("library", ["keras", "keras-cv"])
+@pytest.mark.parametrize("library", ["keras", pytest.param("keras-cv", marks=pytest.mark.slow)])
 def test_training_takes_an_augmentation(library, portrait, tmp_path, eager_tensorflow):
     if library == "keras":
         layer = keras.layers.RandomBrightness(0.2, value_range=(0, 255), seed=1)
