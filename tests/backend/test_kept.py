@@ -52,6 +52,7 @@ def test_a_place_that_cannot_be_written_is_done_without(tmp_path):
     subprocess.run(command, check=True, env={**env, "KERAS_BACKEND": "jax"})
 
 
+@pytest.mark.slow
 def test_a_program_handed_over_as_graphs_is_compiled_anew_in_each_process(tmp_path):
     program = PROGRAM + (
         "from keras_vpgc.backend import jax_programs\n"

@@ -254,6 +254,7 @@ def test_identical_clips(driving, tmp_path):
         assert scores["driving signals/yaw"].shape == scores["times"].shape == (55,)
 
 
+@pytest.mark.slow
 def test_pictures_show_their_distortions(brief, frames, tmp_path):
     """Blur lowers sharpness, shaking raises jitter and flicker."""
 

@@ -150,6 +150,7 @@ def test_a_system_that_cannot_be_tracked_keeps_its_other_scores(videos, monkeypa
     assert any("soft was not scored to its end: its faces were not" in x for x in found["notes"])
 
 
+@pytest.mark.slow
 def test_no_face_at_all_in_one_system(videos, frames, tmp_path):
     empty = write_exact(tmp_path / "empty.mkv", [np.full_like(frames[0], 90)] * 60)
     systems = {"empty": empty, "good": videos["good"]}

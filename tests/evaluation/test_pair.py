@@ -114,6 +114,7 @@ def shifted(frame, strength):
     return np.roll(frame, 2 * strength, axis=1)
 
 
+@pytest.mark.slow
 def test_stronger_distortions_score_worse(truth, frames, tmp_path):
     kinds = {"blur": blurred, "noise": noisy, "shift": shifted}
     count = 10

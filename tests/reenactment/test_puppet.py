@@ -44,6 +44,7 @@ def test_causal_puppet_does_not_see_the_future(puppet, portrait):
     assert (puppet.drive(landmarks)[5] != puppet.drive(changed)[5]).any()
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_some_frames_are_those_of_the_whole(puppet, portrait):
     landmarks = portrait.landmarks[:20]
     whole = puppet.drive(landmarks).astype("int")

@@ -167,6 +167,7 @@ def test_without_a_face_the_last_image_stays(puppet, portrait):
     np.testing.assert_allclose(shown[30:], landmarks[30:], atol=1e-6)
 
 
+@pytest.mark.slow
 @once
 def test_without_a_face_the_puppet_comes_to_rest(puppet, portrait):
     landmarks = portrait.landmarks[:45]

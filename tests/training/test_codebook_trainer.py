@@ -176,6 +176,7 @@ def test_each_part_has_its_own_optimiser(images):
     assert not changed(before[1], values(trainer.autoencoder))
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_discriminator_joins_at_its_step_across_fits(images):
     trainer = build(adversarial_start=3, eager=False)
     before = values(trainer.discriminator)
@@ -207,6 +208,7 @@ def test_no_step_asks_for_the_model(images, monkeypatch):
     assert len(asked) == 2 * once
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_adam_state_goes_on_in_a_second_fit(images):
     """Two fits are one: the optimisers' moments are carried over on every backend."""
     x = images[:2]

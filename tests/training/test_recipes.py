@@ -93,25 +93,19 @@ def test_stopped_run_goes_on_with_the_next_stage(portrait, tmp_path, monkeypatch
     assert not list((tmp_path / "r").glob(".*"))
 
 
+# Their steps are tested with the trainer, their puppets with the models, both with the ablation.
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize(
     "settings, shapes",
     [
-        # What the fair one has too.
-        pytest.param({"codebook": "vanilla"}, [(32, 32)], marks=pytest.mark.slow),
+        ({"codebook": "vanilla"}, [(32, 32)]),
         (
-            {
-                "codebook": "vanilla",
-                "ema_decay": 0.9,
-                "revive_after": 1,
-                "kmeans_start": True,
-            },
+            {"codebook": "vanilla", "ema_decay": 0.9, "revive_after": 1, "kmeans_start": True},
             [(32, 32)],
         ),
-        # Its steps are tested with the trainer, its puppet with the models.
-        pytest.param({"codebook": "split"}, [(32, 4)], marks=pytest.mark.slow),
-        # In pieces with the ablation.
-        pytest.param({"codebook": "none"}, [], marks=pytest.mark.slow),
+        ({"codebook": "split"}, [(32, 4)]),
+        ({"codebook": "none"}, []),
     ],
     ids=["vanilla", "fair vanilla", "split", "none"],
 )
