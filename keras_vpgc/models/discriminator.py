@@ -92,9 +92,8 @@ class PatchDiscriminator(PresetModel):
         super().__init__(inputs=image, outputs=outputs, name=name)
         arguments["dtype"] = policy.name
         self._arguments = arguments
-        self._num_scales = num_scales
 
     def call(self, inputs, training=None, mask=None):
         outputs = super().call(inputs, training=training, mask=mask)
         # Keras takes a list of one for what is in it.
-        return [outputs] if self._num_scales == 1 else outputs
+        return [outputs] if self._arguments["num_scales"] == 1 else outputs
